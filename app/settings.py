@@ -1,0 +1,56 @@
+"""Settings, from flags first and then from the environment (prefix `PRUNESCOPE_`)."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+GIBIBYTE = 1 << 30
+
+
+class Settings(BaseSettings):
+    """What an operator can set. Paths are made absolute; nothing is created before `prepare()`."""
+
+    model_config = SettingsConfigDict(env_prefix="PRUNESCOPE_", extra="ignore")
+
+    data_dir: Path = Path("data")
+    database_url: str = ""
+    blob_url: str = ""
+    token: str = ""
+    executor: Literal["local", "ray"] = "local"
+    max_upload_bytes: int = Field(default=4 * GIBIBYTE, gt=0)
+    device: str = "auto"
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    allowed_hosts: list[str] = Field(default_factory=list)
+    lease_seconds: float = Field(default=60.0, gt=0)
+
+    def model_post_init(self, context: object) -> None:
+        self.data_dir = self.data_dir.expanduser().resolve()
+        if not self.database_url:
+            self.database_url = f"sqlite:///{self.data_dir / 'prunescope.db'}"
+        if not self.blob_url:
+            self.blob_url = (self.data_dir / "blobs").as_uri()
+
+    @property
+    def token_file(self) -> Path:
+        return self.data_dir / "token"
+
+    def prepare(self) -> None:
+        """Create the data directory and settle the token (made once, kept with mode 0600)."""
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        if self.token:
+            return
+        try:
+            descriptor = os.open(self.token_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            self.token = self.token_file.read_text().strip()
+        else:
+            self.token = secrets.token_urlsafe(32)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(self.token + "\n")
