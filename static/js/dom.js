@@ -1,0 +1,45 @@
+// Elements without HTML strings: names come from other people's files and stay text.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+/**
+ * h("a", {href: "/", class: "x", onclick: f}, "text", child, [more], null)
+ * Keys that start with "on" become listeners, `dataset` and `style` take objects, true/false set and
+ * leave out boolean attributes. Strings become text nodes.
+ */
+export function h(tag, props = {}, ...children) {
+  return fill(document.createElement(tag), props, children);
+}
+
+/** The same for SVG elements. */
+export function svg(tag, props = {}, ...children) {
+  return fill(document.createElementNS(SVG, tag), props, children);
+}
+
+function fill(element, props, children) {
+  for (const [key, value] of Object.entries(props)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
+    else if (key === "dataset") Object.assign(element.dataset, value);
+    else if (key === "style") {
+      for (const [name, text] of Object.entries(value)) element.style.setProperty(name, text);
+    } else if (key === "value" && "value" in element) element.value = value;
+    else element.setAttribute(key, value === true ? "" : value);
+  }
+  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  return element;
+}
+
+/** An icon of the sprite in partials/icons.html. */
+export function icon(name) {
+  return svg("svg", { class: "i", viewBox: "0 0 16 16", "aria-hidden": "true" },
+    svg("use", { href: `#i-${name}` }));
+}
+
+export const $ = (selector, root = document) => root.querySelector(selector);
+export const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
+
+/** The state that the server put into the page. */
+export function readState() {
+  return JSON.parse(document.getElementById("state").textContent);
+}
