@@ -1,0 +1,85 @@
+# Everything a fresh machine needs comes from these targets: Python 3.11+, make, nothing else.
+PYTHON ?= python3
+PORT ?= 8000
+DATA_DIR ?= data
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help demo demo-stop serve test lint types imports unit contract integration browser crash \
+	attacks benchmark chromium screenshots lock clean
+
+help:
+	@echo "make demo        sample network, analysed, in the browser: prints one link"
+	@echo "make demo-stop   stop its server (everything it holds stays)"
+	@echo "make test        everything the tests need, and all of them"
+	@echo "make benchmark   measured ratios against the naive loop"
+
+.venv/made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/core: .venv/made pyproject.toml requirements.lock
+	@echo "installing (the first time takes a few minutes) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint requirements.lock --editable '.[demo]'
+	@touch $@
+
+.venv/test: .venv/core
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint requirements.lock --editable '.[demo,test]'
+	@touch $@
+
+demo: .venv/core
+	@$(BIN)/python -m worker.demo --data-dir $(DATA_DIR) --port $(PORT)
+
+demo-stop: .venv/core
+	@$(BIN)/python -m worker.demo --data-dir $(DATA_DIR) --stop
+
+serve: .venv/core
+	@$(BIN)/prunescope serve --data-dir $(DATA_DIR) --port $(PORT)
+
+chromium:
+	@if command -v chromium >/dev/null 2>&1 || test -n "$$PRUNESCOPE_CHROMIUM"; then :; \
+	elif command -v apt-get >/dev/null 2>&1; then \
+		echo "installing Chromium for the browser tests …"; \
+		SUDO=$$(test "$$(id -u)" = 0 || echo sudo); \
+		$$SUDO apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive $$SUDO apt-get install -y -qq --no-install-recommends \
+			chromium fonts-liberation >/dev/null; \
+	else \
+		echo "The browser tests need Chromium, and there is no apt here to get it with."; \
+		echo "Install it and set PRUNESCOPE_CHROMIUM=/path/to/chromium, then run make test again."; \
+		exit 1; \
+	fi
+
+test: .venv/test chromium lint types imports
+	$(PYTEST) tests -m "not benchmark"
+
+lint: .venv/test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/test
+	$(BIN)/pyright
+
+imports: .venv/test
+	$(BIN)/lint-imports
+
+unit contract integration browser crash: .venv/test
+	$(PYTEST) tests/$@
+
+benchmark: .venv/test
+	$(PYTEST) tests/benchmarks -m benchmark -s
+
+lock:
+	@$(PYTHON) -m venv .venv-lock
+	@.venv-lock/bin/pip install --quiet '.[demo,test]'
+	@.venv-lock/bin/pip freeze --exclude prunescope --exclude pip --exclude setuptools \
+		| sed 's/+cpu$$//' > requirements.lock
+	@rm -rf .venv-lock
+
+clean:
+	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,241 @@
+"""Prunescope from Python.
+
+from app.client import Client
+analysis = Client("http://127.0.0.1:8000", token).push(model, example_inputs, "digits.npz")
+analysis.wait()
+analysis.curves()
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+import numpy as np
+
+from app.domain.errors import InvalidInput, PrunescopeError
+
+POLL_SECONDS = 0.3
+
+Report = Callable[[str], None]
+
+
+def quiet(_: str) -> None:
+    pass
+
+
+class RequestFailed(PrunescopeError):
+    """The server refused, or could not be reached; message and hint are the server's own."""
+
+    code = "request-failed"
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A handle on one analysis of the server."""
+
+    client: Client
+    id: int
+
+    @property
+    def url(self) -> str:
+        return f"{self.client.url}/analyses/{self.id}"
+
+    def get(self) -> dict[str, Any]:
+        """The JSON of `GET /api/analyses/{id}`."""
+        return self.client.call("GET", f"/api/analyses/{self.id}")
+
+    def wait(self, *, timeout_seconds: float | None = None, report: Report = quiet) -> Analysis:
+        """Block until it has ended. Raises RequestFailed if it failed or was cancelled."""
+        last = ""
+        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        while True:
+            state = self.get()
+            progress = state["progress"] or {}
+            text = f"{progress.get('done') or 0:.0f} of {progress.get('total') or 0:.0f} points"
+            if text != last and state["status"] == "running":
+                report(text)
+                last = text
+            if state["status"] == "done":
+                report("done")
+                return self
+            if state["status"] in ("failed", "cancelled"):
+                error = state["error"] or {}
+                raise RequestFailed(
+                    error.get("message") or f"The analysis was {state['status']}.",
+                    error.get("hint") or "",
+                )
+            if deadline is not None and time.monotonic() > deadline:
+                raise RequestFailed("The analysis is still running.", "Wait longer.")
+            time.sleep(POLL_SECONDS)
+
+    def curves(self) -> dict[str, list[dict[str, Any]]]:
+        """`{unit: [{sparsity, achieved, accuracy, loss, low, high, samples, flips}]}`."""
+        return {curve["unit"]: curve["points"] for curve in self.get()["curves"]}
+
+
+class Client:
+    """Talks to one server. Errors are RequestFailed with the server's sentence and hint."""
+
+    def __init__(self, url: str, token: str, *, timeout_seconds: float = 60.0) -> None:
+        self.url = url.rstrip("/")
+        self._http = httpx.Client(
+            base_url=self.url,
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=httpx.Timeout(timeout_seconds, write=None),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    def call(self, method: str, path: str, **arguments: Any) -> Any:
+        """One request; the decoded JSON, or None when there is no body."""
+        try:
+            response = self._http.request(method, path, **arguments)
+        except httpx.HTTPError as error:
+            raise RequestFailed(
+                f"{self.url} can't be reached ({error}).", "Is prunescope serve running there?"
+            ) from None
+        if response.is_error:
+            raise self._refused(response)
+        return response.json() if response.content else None
+
+    def _refused(self, response: httpx.Response) -> RequestFailed:
+        try:
+            problem = response.json()
+        except ValueError:
+            problem = {}
+        return RequestFailed(
+            problem.get("detail") or f"The server answered {response.status_code}.",
+            problem.get("hint") or "",
+        )
+
+    def push(
+        self,
+        model: Any,
+        example_inputs: Any,
+        dataset: str | Path | Mapping[str, np.ndarray],
+        *,
+        name: str | None = None,
+        sparsities: Sequence[float] | None = None,
+        report: Report = quiet,
+    ) -> Analysis:
+        """Export a network, upload it with a data set, and start an analysis.
+
+        `model` is an `nn.Module` (left in the mode it was in), `example_inputs` one tensor or a
+        tuple of them with a batch of at least 2, `dataset` a file or a dict of the arrays that the
+        contract names (`x`, `y`, or `x_tune`, `y_tune`, …).
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            model_path = Path(folder) / "model.pt2"
+            report("exporting")
+            export(model, example_inputs, model_path)
+            dataset_path = self._dataset_file(dataset, Path(folder))
+            return self.push_files(
+                model_path,
+                dataset_path,
+                name=name or type(model).__name__,
+                sparsities=sparsities,
+                report=report,
+            )
+
+    def push_files(
+        self,
+        model: Path,
+        dataset: Path,
+        *,
+        name: str | None = None,
+        sparsities: Sequence[float] | None = None,
+        report: Report = quiet,
+    ) -> Analysis:
+        """Upload two files, wait until both are ready, start an analysis."""
+        model_id = self.upload("models", model, name=name, report=report)
+        dataset_id = self.upload("datasets", dataset, report=report)
+        self.wait_ready("models", model_id, report=report)
+        self.wait_ready("datasets", dataset_id, report=report)
+        return self.analyse(model_id, dataset_id, sparsities=sparsities)
+
+    def upload(
+        self, noun: str, path: Path, *, name: str | None = None, report: Report = quiet
+    ) -> int:
+        """Upload one file to `models` or `datasets`; the new id."""
+        report(f"uploading {path.name}")
+        with path.open("rb") as file:
+            created = self.call(
+                "POST",
+                f"/api/{noun}",
+                files={"file": (path.name, file)},
+                data={"name": name} if name else {},
+            )
+        return created["id"]
+
+    def wait_ready(
+        self, noun: str, item: int, *, timeout_seconds: float = 600.0, report: Report = quiet
+    ) -> dict[str, Any]:
+        """Block until an upload was read. Raises RequestFailed with the reason if it can't be."""
+        deadline = time.monotonic() + timeout_seconds
+        while True:
+            state = self.call("GET", f"/api/{noun}/{item}")
+            if state["status"] == "ready":
+                return state
+            if state["status"] == "failed":
+                raise RequestFailed(state["error"]["message"], state["error"]["hint"])
+            if time.monotonic() > deadline:
+                raise RequestFailed("The upload is still being read.", "Is a worker running?")
+            time.sleep(POLL_SECONDS)
+
+    def analyse(
+        self, model_id: int, dataset_id: int, *, sparsities: Sequence[float] | None = None
+    ) -> Analysis:
+        body: dict[str, Any] = {"model_id": model_id, "dataset_id": dataset_id}
+        if sparsities is not None:
+            body["sparsities"] = list(sparsities)
+        return Analysis(self, self.call("POST", "/api/analyses", json=body)["id"])
+
+    def _dataset_file(self, dataset: str | Path | Mapping[str, np.ndarray], folder: Path) -> Path:
+        if isinstance(dataset, str | Path):
+            return Path(dataset)
+        path = folder / "dataset.npz"
+        np.savez(path, **{key: np.asarray(value) for key, value in dataset.items()})
+        return path
+
+
+def export(model: Any, example_inputs: Any, path: Path) -> None:
+    """Write a network as `.pt2` with a free batch dimension. Raises InvalidInput if it can't be."""
+    import torch  # only in the user's own process, which has it; the server never comes here
+
+    inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
+    training = model.training
+    try:
+        program = torch.export.export(
+            model.eval(),
+            inputs,
+            dynamic_shapes=tuple({0: torch.export.Dim.AUTO} for _ in inputs),
+        )
+        torch.export.save(program, path)
+    except Exception as error:
+        first = str(error).strip().splitlines()
+        raise InvalidInput(
+            f"The network can't be exported: {first[0] if first else type(error).__name__}",
+            "torch.export must be able to trace its forward; "
+            "control flow that depends on values has to go.",
+        ) from error
+    finally:
+        model.train(training)

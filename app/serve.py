@@ -1,0 +1,172 @@
+"""`prunescope serve`: one web server process, and the worker processes it looks after."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+
+import click
+import uvicorn
+
+from app.domain.errors import InvalidInput
+from app.settings import Settings
+from app.store.store import Store
+
+log = logging.getLogger("prunescope.serve")
+
+RESTART_DELAY_SECONDS = 0.5
+LONGEST_RESTART_DELAY_SECONDS = 30.0
+STEADY_SECONDS = 30.0
+STOP_SECONDS = 10.0
+
+
+@dataclass
+class Supervisor:
+    """Keeps `count` workers alive: one that dies is started again, ever slower while it keeps dying."""
+
+    settings: Settings
+    count: int
+    stopping: threading.Event = field(default_factory=threading.Event)
+    threads: list[threading.Thread] = field(default_factory=list)
+
+    def start(self) -> None:
+        for number in range(self.count):
+            thread = threading.Thread(target=self._look_after, args=(number,), daemon=True)
+            thread.start()
+            self.threads.append(thread)
+
+    def stop(self) -> None:
+        self.stopping.set()
+        for thread in self.threads:
+            thread.join(STOP_SECONDS + 5)
+
+    def _look_after(self, number: int) -> None:
+        delay = RESTART_DELAY_SECONDS
+        while not self.stopping.is_set():
+            started = time.monotonic()
+            process = self._spawn()
+            while process.poll() is None:
+                if self.stopping.wait(0.1):
+                    self._end(process)
+                    return
+            lived = time.monotonic() - started
+            delay = RESTART_DELAY_SECONDS if lived > STEADY_SECONDS else delay * 2
+            log.warning(
+                "worker %s died (%s) after %.0f s and is started again",
+                number + 1,
+                ending(process.returncode),
+                lived,
+            )
+            self.stopping.wait(min(delay, LONGEST_RESTART_DELAY_SECONDS))
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "worker",
+                "run",
+                "--parent",
+                str(os.getpid()),
+                "--siblings",
+                str(self.count),
+            ],
+            env=environment(self.settings),
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def ending(returncode: int) -> str:
+    if returncode < 0:
+        try:
+            return signal.Signals(-returncode).name
+        except ValueError:
+            return f"signal {-returncode}"
+    return f"exit code {returncode}"
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The settings as a child process reads them. It never gets the token."""
+    inherited = {k: v for k, v in os.environ.items() if k != "PRUNESCOPE_TOKEN"}
+    return inherited | {
+        "PRUNESCOPE_DATA_DIR": str(settings.data_dir),
+        "PRUNESCOPE_DATABASE_URL": settings.database_url,
+        "PRUNESCOPE_BLOB_URL": settings.blob_url,
+        "PRUNESCOPE_DEVICE": settings.device,
+        "PRUNESCOPE_EXECUTOR": settings.executor,
+        "PRUNESCOPE_LEASE_SECONDS": str(settings.lease_seconds),
+    }
+
+
+class AnnouncingServer(uvicorn.Server):
+    """Prints the sign-in link once the socket is open, so that the link always works."""
+
+    def __init__(self, config: uvicorn.Config, settings: Settings) -> None:
+        super().__init__(config)
+        self.settings = settings
+
+    async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
+        await super().startup(sockets=sockets)  # type: ignore[arg-type]
+        if self.should_exit or not self.servers:
+            return
+        port = self.servers[0].sockets[0].getsockname()[1]
+        click.echo(sign_in_link(self.settings, port))
+        sys.stdout.flush()
+
+
+def sign_in_link(settings: Settings, port: int, following: str = "/") -> str:
+    host = settings.host
+    if host in ("0.0.0.0", "::", ""):
+        host = "127.0.0.1"
+    if ":" in host:
+        host = f"[{host}]"
+    return f"http://{host}:{port}/sign-in?token={settings.token}&next={following}"
+
+
+def run_server(settings: Settings, workers: int) -> None:
+    """Blocks until interrupted. Raises InvalidInput for what this installation can't do."""
+    if settings.executor != "local":
+        raise InvalidInput(
+            "The ray executor is not part of this version.", "Set PRUNESCOPE_EXECUTOR to local."
+        )
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s"
+    )
+    from app.web.app import create_app
+
+    store = Store.open(settings.database_url)
+    store.migrate()
+    supervisor = Supervisor(settings, workers)
+    config = uvicorn.Config(
+        create_app(store, settings),
+        host=settings.host,
+        port=settings.port,
+        log_level="warning",
+        timeout_graceful_shutdown=3,
+        server_header=False,
+        proxy_headers=False,
+    )
+    server = AnnouncingServer(config, settings)
+    supervisor.start()
+    try:
+        server.run()
+    finally:
+        supervisor.stop()
+        store.dispose()
+    if not server.started:
+        raise SystemExit(1)

@@ -1,0 +1,123 @@
+"""`python -m worker`: the programs that load torch."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+import click
+
+from app.commandline import ReadableErrors, data_options, parse_numbers, settings_from
+
+
+@click.group(cls=ReadableErrors)
+def main() -> None:
+    """What computes."""
+
+
+def run_worker(parent: int | None, siblings: int, once: bool, **flags: object) -> None:
+    settings = settings_from(**flags)
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s"
+    )
+    from worker.loop import WorkerLoop, lower_priority, threads_for
+
+    lower_priority()
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads_for(siblings)))
+    import torch
+
+    from app.store.store import Store
+
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    store = Store.open(settings.database_url)
+    if parent is None:
+        store.migrate()
+    loop = WorkerLoop(store, settings, parent)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: loop.stopping.set())
+    try:
+        loop.run(once=once)
+    finally:
+        store.dispose()
+
+
+@main.command()
+@data_options
+@click.option("--device", help="auto, cpu, cuda or cuda:N.")
+@click.option("--once", is_flag=True, help="End when nothing is queued.")
+def worker(once: bool, **flags: object) -> None:
+    """One more worker against the same database and blob store.
+
+    \b
+    Example:
+      prunescope worker --data-dir data
+    """
+    run_worker(None, 1, once, **flags)
+
+
+@main.command(hidden=True)
+@click.option("--parent", type=int)
+@click.option("--siblings", type=int, default=1)
+def run(parent: int | None, siblings: int) -> None:
+    """A worker that `prunescope serve` looks after; it ends when its parent does."""
+    run_worker(parent, siblings, once=False)
+
+
+@main.command()
+@click.argument("model", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("dataset", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True)
+@click.option("--granularity", type=click.Choice(["weight"]), default="weight", show_default=True)
+@click.option("--criteria", default="magnitude", show_default=True, help="Comma-separated.")
+@click.option("--sparsities", help="Default: 0.05 to 0.95 in steps of 0.05.")
+@click.option("--evaluation", type=click.Choice(["exact"]), default="exact", show_default=True)
+@click.option("--half-width", type=float, help="For adaptive evaluation; not in this version.")
+@click.option("--confidence", type=float, default=0.95, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+def analyse(
+    model: Path,
+    dataset: Path,
+    out: Path,
+    granularity: str,
+    criteria: str,
+    sparsities: str | None,
+    evaluation: str,
+    half_width: float | None,
+    confidence: float,
+    seed: int,
+) -> None:
+    """Compute the curves of MODEL on DATASET with no server.
+
+    Writes curves.csv, curves.json and a self-contained report.html into the folder.
+
+    \b
+    Example:
+      prunescope analyse resnet20.pt2 cifar10.npz --out curves --sparsities 0.5,0.8,0.9
+    """
+    if half_width is not None:
+        raise click.UsageError(
+            "--half-width belongs to adaptive evaluation, which is not here yet."
+        )
+    if not 0 < confidence < 1:
+        raise click.UsageError("--confidence is a fraction between 0 and 1, for example 0.95.")
+    from worker.analyse_files import analyse_files
+
+    written = analyse_files(
+        model,
+        dataset,
+        out,
+        criteria=[part.strip() for part in criteria.split(",") if part.strip()],
+        sparsities=parse_numbers(sparsities),
+        confidence=confidence,
+        seed=seed,
+    )
+    for path in written:
+        click.echo(path)
+
+
+if __name__ == "__main__":
+    main(prog_name="prunescope")
