@@ -1,0 +1,186 @@
+// The first page: bring a model and data, start an analysis, see what is here.
+
+import { post } from "./api.js";
+import { analysesTable } from "./analyses-table.js";
+import { $, h, readState } from "./dom.js";
+import { ago, bytes, number } from "./format.js";
+import { jobButton } from "./job-actions.js";
+import { keepFresh } from "./refresh.js";
+import { Slot } from "./slot.js";
+import { toast } from "./toast.js";
+import { kindOf, parseLevels } from "./upload.js";
+import { fractionDone, isOpen, kindName, problemBox, progressWords, stateChip, subjectHref, timeLeft } from "./words.js";
+
+let state = readState();
+const limit = state.limits?.max_upload_bytes ?? Infinity;
+const onSlot = () => {
+  rememberChoice();
+  showGo();
+};
+const slots = {
+  model: new Slot($("#slot-model"), { limit, path: "/api/models", accept: ".pt2", formats: ".pt2, up to ", onChange: onSlot, onUploaded: refreshSoon }),
+  dataset: new Slot($("#slot-dataset"), { limit, path: "/api/datasets", accept: ".npz", formats: ".npz, up to ", onChange: onSlot, onUploaded: refreshSoon }),
+};
+
+function show(next) {
+  state = next;
+  slots.model.offer(state.models);
+  slots.dataset.offer(state.datasets);
+  showModels();
+  showJobs();
+  showDatasets();
+  showGo();
+}
+
+function showModels() {
+  const isEmpty = !state.models.length && !state.analyses.length;
+  $("#models").replaceChildren(isEmpty
+    ? h("div", { class: "empty" },
+      h("p", {}, h("b", {}, "Nothing here yet.")),
+      h("p", {}, "Export your network with the three lines above, drop the file and its data on this page, and press Analyse. The first curves appear after a few seconds."),
+      h("p", {}, "No model at hand? ", h("code", {}, "make demo"), " trains a small one on scikit-learn’s digits and brings it here."))
+    : analysesTable(state.analyses, "models", state.models));
+}
+
+function showJobs() {
+  const open = state.jobs.filter((job) => isOpen(job.state));
+  const failed = state.jobs.filter((job) => job.state === "failed").slice(0, 3);
+  const list = [...open, ...failed];
+  $("#jobs").replaceChildren(
+    list.length
+      ? h("ul", { class: "jobs" }, list.map(jobItem))
+      : h("p", { class: "note" }, "Nothing is running. ", h("a", { href: "/jobs" }, "What ran before")));
+}
+
+function jobItem(job) {
+  const href = subjectHref(job.subject);
+  const name = `${kindName(job.kind)} ${job.subject ? `#${job.subject.id}` : ""}`;
+  const share = fractionDone(job.progress);
+  return h("li", { dataset: { job: job.id } },
+    h("div", { class: "row sb" },
+      href ? h("a", { href }, h("b", {}, name)) : h("b", {}, name), jobButton(job, refresh)),
+    h("div", { class: "row sb cap" },
+      h("span", {}, job.label ? `${job.label}, ` : "", job.state === "failed" ? job.error?.message ?? "failed" : progressWords(job)),
+      h("span", {}, job.state === "failed" ? stateChip("failed") : timeLeft(job.progress))),
+    job.state === "running"
+      ? h("progress", { max: 1, value: share ?? false, "aria-label": name }) : null);
+}
+
+function showDatasets() {
+  $("#datasets").replaceChildren(state.datasets.length
+    ? h("ul", { class: "plain" }, state.datasets.slice(0, 8).map((dataset) =>
+      h("li", {},
+        h("a", { href: `/datasets/${dataset.id}` }, dataset.name),
+        dataset.status === "ready"
+          ? h("span", { class: "cap" }, `${number(Object.values(dataset.splits ?? {}).reduce((a, b) => a + b, 0))} samples, ${ago(dataset.created_at)}`)
+          : stateChip(dataset.status))))
+    : h("p", { class: "note" }, "None yet. Data stays on this machine."));
+}
+
+/** What is still missing, in words, and the button only when nothing is. */
+function showGo() {
+  const { model, dataset } = slots;
+  const ready = model.id && dataset.id;
+  $("#analyse").disabled = !ready || starting;
+  const busy = [model, dataset].some((slot) => slot.busy);
+  $("#why").textContent = ready
+    ? "Measures every layer at every level on the tune split."
+    : busy ? "A moment: the files are being checked."
+      : model.id ? "Now the data: drop a .npz anywhere, or choose one."
+        : dataset.id ? "Now the model: drop a .pt2 anywhere, or choose one."
+          : `Drop both files anywhere on this page, or choose them.${Number.isFinite(limit) ? ` Up to ${bytes(limit)} each.` : ""}`;
+}
+
+function rememberChoice() {
+  const url = new URL(location);
+  for (const [name, slot] of Object.entries(slots)) {
+    if (slot.id) url.searchParams.set(name, slot.id);
+    else url.searchParams.delete(name);
+  }
+  history.replaceState(null, "", url);
+}
+
+let starting = false;
+$("#analyse").addEventListener("click", async () => {
+  const field = $("#levels");
+  const box = $("#start-problem");
+  box.replaceChildren();
+  field.removeAttribute("aria-invalid");
+  let sparsities;
+  try {
+    sparsities = parseLevels(field.value);
+  } catch (error) {
+    field.setAttribute("aria-invalid", "true");
+    field.closest("details").open = true;
+    field.focus();
+    box.replaceChildren(problemBox(error));
+    return;
+  }
+  starting = true;
+  showGo();
+  try {
+    const analysis = await post("/api/analyses", {
+      model_id: slots.model.id, dataset_id: slots.dataset.id, ...(sparsities ? { sparsities } : {}),
+    });
+    location.assign(`/analyses/${analysis.id}`);
+  } catch (error) {
+    box.replaceChildren(problemBox(error, error.title));
+    starting = false;
+    showGo();
+  }
+});
+
+// ------------------------------------------------------------------ drop anywhere
+
+let depth = 0;
+const hasFiles = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
+const veil = (on) => { $("#veil").hidden = !on; };
+addEventListener("dragenter", (event) => {
+  if (!hasFiles(event)) return;
+  depth += 1;
+  veil(true);
+});
+addEventListener("dragleave", (event) => {
+  if (hasFiles(event) && (depth -= 1) <= 0) {
+    depth = 0;
+    veil(false);
+  }
+});
+addEventListener("dragover", (event) => {
+  if (hasFiles(event)) event.preventDefault();
+});
+addEventListener("drop", (event) => {
+  if (!hasFiles(event)) return;
+  event.preventDefault();
+  depth = 0;
+  veil(false);
+  const taken = new Set();
+  for (const file of event.dataTransfer.files) {
+    const kind = kindOf(file.name);
+    if (!kind) toast(`${file.name} is neither a .pt2 model nor a .npz data set.`, { kind: "error" });
+    else if (taken.has(kind)) toast(`One ${kind === "model" ? "model" : "data set"} at a time: ${file.name} was left out.`, { kind: "error" });
+    else {
+      taken.add(kind);
+      slots[kind].send(file);
+    }
+  }
+});
+
+// ------------------------------------------------------------------ start
+
+const isBusy = (now) => now.jobs.some((job) => isOpen(job.state));
+const refresh = keepFresh(show, isBusy, state);
+function refreshSoon() {
+  refresh().catch(() => {});
+}
+
+const origin = document.querySelector("[data-origin]");
+if (origin) origin.textContent = location.origin;
+
+show(state);
+const wanted = new URLSearchParams(location.search);
+for (const [name, slot] of Object.entries(slots)) {
+  const list = name === "model" ? state.models : state.datasets;
+  const found = list.find((item) => String(item.id) === wanted.get(name));
+  if (found) slot.choose(found);
+}

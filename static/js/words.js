@@ -1,0 +1,65 @@
+// States and kinds as people read them; one list for all pages.
+
+import { h, icon } from "./dom.js";
+import { duration, number, percent, plural } from "./format.js";
+
+const KINDS = {
+  "import-model": "Import model", "import-dataset": "Import data", analyse: "Analysis",
+  measure: "Measure", retrain: "Retrain",
+};
+const COUNTED = { analyse: "point", retrain: "epoch" };
+
+export const kindName = (kind) => KINDS[kind] ?? kind;
+export const isOpen = (state) => state === "queued" || state === "running";
+
+/** 0 to 1, or null when it is not known. */
+export function fractionDone(progress) {
+  if (!progress || !progress.total) return null;
+  return Math.min(1, progress.done / progress.total);
+}
+
+/** "364 of 418 points", "41 %", "waiting". */
+export function progressWords(job) {
+  if (job.state === "queued") return job.attempt > 0 ? "waiting for another attempt" : "waiting";
+  const { done, total } = job.progress ?? {};
+  if (!total) return "working";
+  const thing = COUNTED[job.kind];
+  if (thing) return `${number(done)} of ${plural(total, thing)}`;
+  return percent(done / total, 0);
+}
+
+export function timeLeft(progress) {
+  return progress?.eta > 0 ? `${duration(progress.eta)} left` : "";
+}
+
+/** Where a job's subject is shown, or null. */
+export function subjectHref(subject) {
+  const folder = {
+    model: "models", dataset: "datasets", analysis: "analyses", experiment: "experiments",
+  }[subject?.kind];
+  return folder ? `/${folder}/${subject.id}` : null;
+}
+
+const CHIPS = {
+  queued: ["", "wait", "waiting"], running: ["live", "live", "running"],
+  importing: ["live", "live", "importing"], done: ["", "check", "done"],
+  ready: ["", "check", "ready"], failed: ["danger", "warn", "failed"],
+  cancelled: ["", "x", "cancelled"],
+};
+
+/** A state with its glyph and its word. */
+export function stateChip(state, words) {
+  const [kind, glyph, usual] = CHIPS[state] ?? ["", "wait", state];
+  return h("span", { class: `chip ${kind}`, dataset: { state } }, icon(glyph), words ?? usual);
+}
+
+/** A problem: what happened, then what to do. `error` is {message, hint} or an ApiError. */
+export function problemBox(error, title = null) {
+  const message = error.message || "It failed without a reason.";
+  const hint = error.hint && !message.includes(error.hint) ? error.hint : null;
+  return h("div", { class: "problem" },
+    icon("warn"),
+    h("strong", {}, title ?? message),
+    title ? h("p", {}, message) : null,
+    hint ? h("p", {}, hint) : null);
+}
