@@ -1,0 +1,174 @@
+"""Does this data set fit this network? Asked before any work is queued or begun."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from app.domain.errors import InputMismatch
+from worker.engine.formats.npz import blocks
+
+if TYPE_CHECKING:
+    from worker.engine.formats.datasets import DatasetInfo
+    from worker.engine.formats.splits import Split
+    from worker.engine.graph import CanonicalModel, InputSpec
+
+PROBE = 2
+
+
+def check_fit(model: CanonicalModel, info: DatasetInfo, split: Split | None = None) -> None:
+    """Raises InputMismatch unless samples, number of inputs, types and classes fit the network.
+
+    One small batch is run through the network to learn its output width: of `split` when it is
+    given (then NaN outputs and token ids beyond an embedding are found too), else of zeros.
+    """
+    if len(model.inputs) != info.inputs:
+        raise InputMismatch(
+            f"The network takes {_count(len(model.inputs), 'input')}, "
+            f"the data set has {info.inputs}.",
+            "Several inputs are saved as x_tune.0, x_tune.1, … in the order of the network's "
+            "arguments.",
+        )
+    for number, spec in enumerate(model.inputs):
+        _check_shape(spec, tuple(info.input_shapes[number]), len(model.inputs))
+        _check_dtype(spec, info.dtypes[number], info.transformed[number])
+    inputs = _zeros(model, info) if split is None else _real(model, split)
+    output = _run(model, inputs)
+    if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(inputs[0]):
+        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise InputMismatch(
+            f"For {len(inputs[0])} samples the network gives {shape}; classification needs one row "
+            "of class scores a sample.",
+            "Export a network whose forward returns scores of the shape (batch, classes).",
+        )
+    width, classes = output.shape[1], info.classes or 0
+    if width == 1:
+        raise InputMismatch(
+            "The network has a single output; classification needs one score for each class.",
+            "Export it with one output a class (two for yes and no).",
+        )
+    if classes > width:
+        raise InputMismatch(
+            f"Labels go up to {classes - 1}, but the network has {width} outputs "
+            f"(labels 0 to {width - 1}).",
+            "If the labels start at 1, subtract 1; otherwise this data set belongs to another "
+            "network.",
+        )
+    if split is not None and bool(torch.isnan(output).any()):
+        raise InputMismatch(
+            "The network gives NaN for the first samples of the data set.",
+            "Check scale, mean and std, and the network's weights.",
+        )
+
+
+def _check_shape(spec: InputSpec, sample: tuple[int, ...], inputs: int) -> None:
+    wanted = tuple(spec.shape[1:])
+    if _matches(wanted, sample):
+        return
+    which = f" for its input {spec.name}" if inputs > 1 else ""
+    raise InputMismatch(
+        f"The network expects samples of the shape {_shape(wanted)}{which}, the data set has "
+        f"{_shape(sample)}.",
+        _shape_hint(wanted, sample),
+    )
+
+
+def _shape_hint(wanted: tuple[int | None, ...], sample: tuple[int, ...]) -> str:
+    if len(sample) == len(wanted) == 3:
+        if _matches(wanted, (sample[2], sample[0], sample[1])):
+            return 'The channels come last in the file: save it with layout="NHWC".'
+        if _matches(wanted, (sample[1], sample[2], sample[0])):
+            return 'The channels already come first in the file: remove layout="NHWC" from it.'
+    if len(sample) == len(wanted) == 2 and _matches(wanted, sample[::-1]):
+        return "The two axes are swapped: save x.transpose(0, 2, 1)."
+    for axis in range(len(wanted)):
+        if wanted[axis] in (1, None) and _matches(wanted[:axis] + wanted[axis + 1 :], sample):
+            if axis == 0:
+                return "The channel axis is missing: save x[:, None]."
+            return f"An axis is missing: save np.expand_dims(x, {axis + 1})."
+    for axis in range(len(sample)):
+        if sample[axis] == 1 and _matches(wanted, sample[:axis] + sample[axis + 1 :]):
+            return f"There is an axis too many: save x.squeeze({axis + 1})."
+    if None not in wanted and math.prod(s for s in wanted if s is not None) == math.prod(sample):
+        target = ", ".join(str(s) for s in wanted)
+        return f"The number of values is right: save x.reshape(len(x), {target})."
+    return (
+        "Bring the samples to the network's shape, or export the network with example inputs of "
+        "the data set's shape."
+    )
+
+
+def _check_dtype(spec: InputSpec, stored: str, transformed: bool) -> None:
+    whole = not spec.dtype.is_floating_point
+    name = str(spec.dtype).removeprefix("torch.")
+    if whole and np.dtype(stored).kind == "f":
+        raise InputMismatch(
+            f"The network's input {spec.name} takes whole numbers ({name}), the data set holds "
+            f"{stored}.",
+            "Save the token ids with .astype(np.int64).",
+        )
+    if whole and transformed:
+        raise InputMismatch(
+            f"The network's input {spec.name} takes whole numbers ({name}), which scale, mean and "
+            "std would change.",
+            "Remove them from the file; with several inputs, name the one they are for: scale.0.",
+        )
+
+
+def _zeros(model: CanonicalModel, info: DatasetInfo) -> tuple[Tensor, ...]:
+    rows = model.fixed_batch or PROBE
+    return tuple(
+        torch.zeros((rows, *shape), dtype=spec.dtype)
+        for shape, spec in zip(info.input_shapes, model.inputs, strict=True)
+    )
+
+
+def _real(model: CanonicalModel, split: Split) -> tuple[Tensor, ...]:
+    """The first samples; whole-number inputs carry the split's extremes as well."""
+    rows = model.fixed_batch or PROBE
+    typed = split.cast([spec.dtype for spec in model.inputs])
+    inputs, _ = typed.gather(np.arange(rows) % len(split))
+    for tensor, array, spec in zip(inputs, split.arrays, model.inputs, strict=True):
+        if spec.dtype.is_floating_point or spec.dtype is torch.bool:
+            continue
+        flat = tensor.view(-1)
+        flat[0] = min(int(block.min()) for block in blocks(array))
+        flat[-1] = max(int(block.max()) for block in blocks(array))
+    return inputs
+
+
+def _run(model: CanonicalModel, inputs: Sequence[Tensor]) -> Any:
+    model.train_mode(False)
+    device = next((p.device for p in model.module.parameters()), torch.device("cpu"))
+    try:
+        with torch.inference_mode():
+            output = model.module(*(tensor.to(device) for tensor in inputs))
+    except (RuntimeError, IndexError, ValueError, AssertionError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise InputMismatch(
+            f"The network can't be run on samples of this data set: {reason}",
+            "Whole-number inputs must stay below the size of the embedding they index; other "
+            "inputs must have the shape the network was exported with.",
+        ) from error
+    if isinstance(output, tuple | list) and len(output) == 1:
+        return output[0]
+    return output
+
+
+def _matches(wanted: Sequence[int | None], sample: Sequence[int]) -> bool:
+    return len(wanted) == len(sample) and all(
+        w is None or w == s for w, s in zip(wanted, sample, strict=True)
+    )
+
+
+def _shape(shape: Sequence[int | None]) -> str:
+    return "(" + ", ".join("any" if s is None else str(s) for s in shape) + ")"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
