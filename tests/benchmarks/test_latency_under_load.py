@@ -1,4 +1,4 @@
-"""How quickly pages and API calls answer while the worker computes at full load. Prints, asserts no time."""
+"""How quickly pages and API calls answer while the worker computes: printed, never asserted."""
 
 from __future__ import annotations
 

@@ -29,7 +29,11 @@ class LiveServer:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("PRUNESCOPE_")}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "app.cli", "serve", "--port", "0", "--data-dir", str(data_dir), "--workers", str(workers), *arguments],
+                [
+                    *(sys.executable, "-m", "app.cli", "serve", "--port", "0"),
+                    *("--data-dir", str(data_dir), "--workers", str(workers)),
+                    *arguments,
+                ],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
