@@ -52,12 +52,12 @@ function analysisRow(analysis, model, show) {
         show === "dataset" ? h("a", { href: `/models/${analysis.model_id}` }, analysis.model_name)
           : h("a", { href: `/datasets/${analysis.dataset_id}` }, analysis.dataset_name),
         base,
-        show === "models" ? [" · ", h("a", { href: `/models/${analysis.model_id}` }, "layers")] : null)),
+        show === "models" ? [" · ", h("a", { href: `/models/${analysis.model_id}` }, "details")] : null)),
     h("td", { class: "num" }, units ? number(units) : "–"),
     show === "models" ? h("td", { class: "num" }, count(model?.parameters)) : null,
     h("td", { class: "curves-cell" }, picture(analysis)),
-    h("td", {}, bestPlan(analysis)),
-    h("td", {}, analysisChip(analysis),
+    h("td", { class: "plan-cell" }, bestPlan(analysis)),
+    h("td", { class: "state-cell" }, analysisChip(analysis),
       analysis.status === "failed" && analysis.error
         ? h("span", { class: "cap" }, analysis.error.message) : null),
     h("td", { class: "num muted" }, ago(analysis.created_at)));

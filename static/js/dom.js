@@ -26,9 +26,11 @@ function fill(element, props, children) {
     } else if (key === "value" && "value" in element) element.value = value;
     else element.setAttribute(key, value === true ? "" : value);
   }
-  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(...children.flat(Infinity).filter(isChild));
   return element;
 }
+
+const isChild = (child) => child !== null && child !== undefined && child !== false;
 
 /** An icon of the sprite in partials/icons.html. */
 export function icon(name) {
@@ -38,6 +40,15 @@ export function icon(name) {
 
 export const $ = (selector, root = document) => root.querySelector(selector);
 export const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
+
+/** New content for a live region of the page; what had the focus in there has it afterwards. */
+export function renew(container, ...children) {
+  const active = container.contains(document.activeElement) ? document.activeElement : null;
+  const key = active && ["aria-label", "href", "id"]
+    .map((name) => [name, active.getAttribute(name)]).find(([, value]) => value);
+  container.replaceChildren(...children.flat(Infinity).filter(isChild));
+  if (key) container.querySelector(`[${key[0]}="${CSS.escape(key[1])}"]`)?.focus();
+}
 
 /** The state that the server put into the page. */
 export function readState() {

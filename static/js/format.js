@@ -54,7 +54,7 @@ function scaled(value, steps, units) {
     rest /= steps;
     step += 1;
   }
-  const digits = step === 0 ? 0 : rest < 9.995 ? 2 : rest < 99.95 ? 1 : 0;
+  const digits = Number.isInteger(rest) ? 0 : rest < 9.995 ? 2 : rest < 99.95 ? 1 : 0;
   return { value: number(value < 0 ? -rest : rest, digits), unit: units[step] };
 }
 
@@ -93,7 +93,7 @@ export function loss(value) {
 export function rate(value) {
   if (!known(value)) return NOTHING;
   const text = value >= 0.0001 || value === 0 ? String(Number(value.toPrecision(3)))
-    : value.toExponential();
+    : Number(value.toPrecision(2)).toExponential();
   return text.replace("-", MINUS);
 }
 

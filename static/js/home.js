@@ -2,7 +2,7 @@
 
 import { post } from "./api.js";
 import { analysesTable } from "./analyses-table.js";
-import { $, h, readState } from "./dom.js";
+import { $, h, readState, renew } from "./dom.js";
 import { ago, bytes, number } from "./format.js";
 import { jobButton } from "./job-actions.js";
 import { keepFresh } from "./refresh.js";
@@ -11,6 +11,7 @@ import { toast } from "./toast.js";
 import { kindOf, parseLevels } from "./upload.js";
 import { fractionDone, isOpen, kindName, problemBox, progressWords, stateChip, subjectHref, timeLeft } from "./words.js";
 
+const A_DAY = 86400000;
 let state = readState();
 const limit = state.limits?.max_upload_bytes ?? Infinity;
 const onSlot = () => {
@@ -34,7 +35,7 @@ function show(next) {
 
 function showModels() {
   const isEmpty = !state.models.length && !state.analyses.length;
-  $("#models").replaceChildren(isEmpty
+  renew($("#models"), isEmpty
     ? h("div", { class: "empty" },
       h("p", {}, h("b", {}, "Nothing here yet.")),
       h("p", {}, "Export your network with the three lines above, drop the file and its data on this page, and press Analyse. The first curves appear after a few seconds."),
@@ -44,9 +45,10 @@ function showModels() {
 
 function showJobs() {
   const open = state.jobs.filter((job) => isOpen(job.state));
-  const failed = state.jobs.filter((job) => job.state === "failed").slice(0, 3);
+  const failed = state.jobs.filter((job) => job.state === "failed"
+    && Date.now() - Date.parse(job.finished_at ?? job.created_at) < A_DAY).slice(0, 3);
   const list = [...open, ...failed];
-  $("#jobs").replaceChildren(
+  renew($("#jobs"), 
     list.length
       ? h("ul", { class: "jobs" }, list.map(jobItem))
       : h("p", { class: "note" }, "Nothing is running. ", h("a", { href: "/jobs" }, "What ran before")));
@@ -67,7 +69,7 @@ function jobItem(job) {
 }
 
 function showDatasets() {
-  $("#datasets").replaceChildren(state.datasets.length
+  renew($("#datasets"), state.datasets.length
     ? h("ul", { class: "plain" }, state.datasets.slice(0, 8).map((dataset) =>
       h("li", {},
         h("a", { href: `/datasets/${dataset.id}` }, dataset.name),

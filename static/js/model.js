@@ -1,0 +1,145 @@
+// One model: what the file holds, what can be pruned in it, and its analyses.
+
+import { post } from "./api.js";
+import { analysesTable } from "./analyses-table.js";
+import { $, h, readState, renew } from "./dom.js";
+import { ago, bytes, clock, count, number, percent, plural } from "./format.js";
+import { keepFresh } from "./refresh.js";
+import { removeWithQuestion } from "./remove.js";
+import { isOpen, problemBox, stateChip } from "./words.js";
+
+let state = readState();
+let shown = "";
+
+function show(next) {
+  state = next;
+  const { model } = state;
+  $("#state-chip").replaceChildren(stateChip(model.status));
+  $("#facts").replaceChildren(...facts(model));
+  renew($("#analyses"), state.analyses.length
+    ? analysesTable(state.analyses, "model")
+    : h("p", { class: "note" }, "None yet."));
+  showStart();
+  // The long tables and the reason don't change once they are there; reading is not disturbed.
+  if (shown === model.status) return;
+  shown = model.status;
+  showProblem(model);
+  showUnits(model);
+  showLayers(model);
+}
+
+function facts(model) {
+  const entries = [
+    ["Format", model.format ? `.${model.format}` : "not known"],
+    ["Size", `${bytes(model.bytes)} (${number(model.bytes)} bytes)`],
+    ["SHA-256", h("span", { class: "hash" }, model.sha256 ?? "–")],
+    ["Uploaded", `${ago(model.created_at)}, ${clock(model.created_at)}`],
+  ];
+  if (model.status === "ready") {
+    entries.push(
+      ["Parameters", number(model.parameters)],
+      ["MACs", `${count(model.macs)} for one sample`]);
+    const inputs = (model.inputs ?? []).map((input) =>
+      (input.shape ?? []).map((size, axis) => size ?? (axis ? "?" : "batch")).join(" × "));
+    if (inputs.length) entries.push(["Input", inputs.join(" and ")]);
+    if (model.fixed_batch) {
+      entries.push(["Batch", `fixed at ${model.fixed_batch}: exported without a free batch dimension, so smaller batches are padded`]);
+    }
+  }
+  return entries.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]);
+}
+
+function showProblem(model) {
+  const box = $("#problem");
+  box.replaceChildren();
+  if (model.status !== "failed") return;
+  const problem = problemBox(model.error ?? {});
+  // A file that can't be loaded at all is best exported again; other faults have their own hint.
+  problem.append(...$("#export-lines").content.cloneNode(true).children);
+  box.append(problem);
+}
+
+function showStart() {
+  const ready = state.datasets.filter((dataset) => dataset.status === "ready");
+  $("#new").hidden = state.model.status !== "ready";
+  const select = $("#dataset");
+  const before = select.value;
+  select.replaceChildren(...ready.map((dataset) => h("option", { value: dataset.id }, dataset.name)));
+  if (ready.some((dataset) => String(dataset.id) === before)) select.value = before;
+  select.disabled = !ready.length;
+  $("#start button").disabled = !ready.length;
+  $("#start-note").replaceChildren(...(ready.length
+    ? ["Every prunable tensor, 5 to 95 % in steps of 5, on the tune split. Other levels: ",
+      h("a", { href: `/?model=${state.model.id}` }, "start from the first page"), "."]
+    : ["It needs data first. ", h("a", { href: `/?model=${state.model.id}` }, "Bring a .npz file"), "."]));
+}
+
+$("#start").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const button = $("#start button");
+  button.disabled = true;
+  try {
+    const analysis = await post("/api/analyses", {
+      model_id: state.model.id, dataset_id: Number($("#dataset").value),
+    });
+    location.assign(`/analyses/${analysis.id}`);
+  } catch (error) {
+    $("#start-problem").replaceChildren(problemBox(error, error.title));
+    button.disabled = false;
+  }
+});
+
+function showUnits(model) {
+  const units = model.units?.weight ?? [];
+  $("#units-sect").hidden = !units.length;
+  if (!units.length) return;
+  const prunable = units.filter((unit) => unit.prunable);
+  const total = units.reduce((sum, unit) => sum + unit.size, 0);
+  const part = prunable.reduce((sum, unit) => sum + unit.size, 0);
+  $("#units-sum").textContent =
+    `${plural(prunable.length, "tensor")} with ${percent(part / total)} of the parameters`;
+  const largest = Math.max(...units.map((unit) => unit.size));
+  $("#units").replaceChildren(table(
+    ["tensor", "shape", "weights", "share", "prunable"], [2],
+    units.map((unit) => h("tr", { class: unit.prunable ? "" : "off" },
+      h("th", { scope: "row", class: "path mono" }, unit.id),
+      h("td", { class: "wide" }, (unit.shape ?? []).join(" × ")),
+      h("td", { class: "num" }, number(unit.size)),
+      h("td", { class: "wide" }, h("span", { class: "share" },
+        h("i", { style: { width: `${(100 * unit.size) / largest}%` } }))),
+      h("td", {}, unit.prunable ? "yes" : unit.reason ?? "no"))), ["shape", "share"]));
+}
+
+function showLayers(model) {
+  const layers = model.layers ?? [];
+  $("#layers-sect").hidden = !layers.length;
+  if (!layers.length) return;
+  $("#layers").replaceChildren(table(
+    ["layer", "type", "parameters", "MACs", "output"], [2, 3],
+    layers.map((layer) => h("tr", {},
+      h("th", { scope: "row", class: "path mono" }, layer.path),
+      h("td", {}, layer.type),
+      h("td", { class: "num" }, number(layer.parameters)),
+      h("td", { class: "num" }, layer.macs ? count(layer.macs) : "–"),
+      h("td", { class: "wide" }, (layer.output_shape ?? []).map((size, axis) =>
+        size ?? (axis ? "?" : "batch")).join(" × ")))), ["output"]));
+}
+
+function table(heads, numeric, rows, wide) {
+  return h("table", { class: "grid" },
+    h("thead", {}, h("tr", {}, heads.map((head, at) => h("th", {
+      scope: "col",
+      class: `${numeric.includes(at) ? "num" : ""} ${wide.includes(head) ? "wide" : ""}`.trim() || null,
+    }, head)))),
+    h("tbody", {}, rows));
+}
+
+$("#delete").addEventListener("click", () => removeWithQuestion(`/api/models/${state.model.id}`, {
+  title: `Delete ${state.model.name}?`,
+  text: "The uploaded file goes as well. This can't be undone.",
+}));
+
+const isBusy = (now) => now.model.status === "importing"
+  || now.analyses.some((analysis) => isOpen(analysis.status));
+keepFresh(show, isBusy, state);
+show(state);
