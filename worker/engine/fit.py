@@ -14,19 +14,24 @@ from app.domain.errors import InputMismatch
 from worker.engine.formats.npz import blocks
 
 if TYPE_CHECKING:
-    from worker.engine.formats.datasets import DatasetInfo
+    from worker.engine.formats.datasets import Dataset, DatasetInfo
     from worker.engine.formats.splits import Split
     from worker.engine.graph import CanonicalModel, InputSpec
 
 PROBE = 2
 
 
-def check_fit(model: CanonicalModel, info: DatasetInfo, split: Split | None = None) -> None:
+def check_fit(model: CanonicalModel, data: Dataset | DatasetInfo) -> None:
     """Raises InputMismatch unless samples, number of inputs, types and classes fit the network.
 
-    One small batch is run through the network to learn its output width: of `split` when it is
-    given (then NaN outputs and token ids beyond an embedding are found too), else of zeros.
+    One small batch is run through the network to learn its output width. Of an opened Dataset it is
+    a real one, so that NaN outputs and token ids beyond an embedding are found too; for a
+    DatasetInfo it is zeros.
     """
+    # A Dataset can't be told by its type here: its module imports this one.
+    opened: Any = data if hasattr(data, "info") else None
+    info: Any = opened.info if opened else data
+    splits: list[Split] = [opened.split(name) for name in info.splits] if opened else []
     if len(model.inputs) != info.inputs:
         raise InputMismatch(
             f"The network takes {_count(len(model.inputs), 'input')}, "
@@ -37,7 +42,7 @@ def check_fit(model: CanonicalModel, info: DatasetInfo, split: Split | None = No
     for number, spec in enumerate(model.inputs):
         _check_shape(spec, tuple(info.input_shapes[number]), len(model.inputs))
         _check_dtype(spec, info.dtypes[number], info.transformed[number])
-    inputs = _zeros(model, info) if split is None else _real(model, split)
+    inputs = _real(model, splits) if splits else _zeros(model, info)
     output = _run(model, inputs)
     if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(inputs[0]):
         shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
@@ -59,7 +64,7 @@ def check_fit(model: CanonicalModel, info: DatasetInfo, split: Split | None = No
             "If the labels start at 1, subtract 1; otherwise this data set belongs to another "
             "network.",
         )
-    if split is not None and bool(torch.isnan(output).any()):
+    if splits and bool(torch.isnan(output).any()):
         raise InputMismatch(
             "The network gives NaN for the first samples of the data set.",
             "Check scale, mean and std, and the network's weights.",
@@ -128,26 +133,26 @@ def _zeros(model: CanonicalModel, info: DatasetInfo) -> tuple[Tensor, ...]:
     )
 
 
-def _real(model: CanonicalModel, split: Split) -> tuple[Tensor, ...]:
-    """The first samples; whole-number inputs carry the split's extremes as well."""
+def _real(model: CanonicalModel, splits: Sequence[Split]) -> tuple[Tensor, ...]:
+    """The first samples; whole-number inputs carry the extremes of all splits as well."""
     rows = model.fixed_batch or PROBE
-    typed = split.cast([spec.dtype for spec in model.inputs])
-    inputs, _ = typed.gather(np.arange(rows) % len(split))
-    for tensor, array, spec in zip(inputs, split.arrays, model.inputs, strict=True):
+    first = splits[0].cast([spec.dtype for spec in model.inputs])
+    inputs, _ = first.gather(np.arange(rows) % len(first))
+    for number, (tensor, spec) in enumerate(zip(inputs, model.inputs, strict=True)):
         if spec.dtype.is_floating_point or spec.dtype is torch.bool:
             continue
+        stored = {id(split.arrays[number]): split.arrays[number] for split in splits}.values()
         flat = tensor.view(-1)
-        flat[0] = min(int(block.min()) for block in blocks(array))
-        flat[-1] = max(int(block.max()) for block in blocks(array))
+        flat[0] = min(int(block.min()) for array in stored for block in blocks(array))
+        flat[-1] = max(int(block.max()) for array in stored for block in blocks(array))
     return inputs
 
 
 def _run(model: CanonicalModel, inputs: Sequence[Tensor]) -> Any:
     model.train_mode(False)
-    device = next((p.device for p in model.module.parameters()), torch.device("cpu"))
     try:
         with torch.inference_mode():
-            output = model.module(*(tensor.to(device) for tensor in inputs))
+            output = model.module(*inputs)
     except (RuntimeError, IndexError, ValueError, AssertionError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise InputMismatch(
