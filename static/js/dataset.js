@@ -2,7 +2,7 @@
 
 import { analysesTable } from "./analyses-table.js";
 import { $, h, readState, renew } from "./dom.js";
-import { ago, bytes, clock, number, percent } from "./format.js";
+import { bytes, instant, number, percent } from "./format.js";
 import { keepFresh } from "./refresh.js";
 import { removeWithQuestion } from "./remove.js";
 import { isOpen, problemBox, stateChip } from "./words.js";
@@ -39,7 +39,7 @@ function facts(dataset) {
     ["Format", dataset.format ? `.${dataset.format}` : "not known"],
     ["Size", `${bytes(dataset.bytes)} (${number(dataset.bytes)} bytes)`],
     ["SHA-256", h("span", { class: "hash" }, dataset.sha256 ?? "–")],
-    ["Uploaded", `${ago(dataset.created_at)}, ${clock(dataset.created_at)}`],
+    ["Uploaded", instant(dataset.created_at)],
   ];
   if (dataset.status === "ready") {
     entries.push(["Task", dataset.task], ["One sample", (dataset.input_shape ?? []).join(" × ")]);

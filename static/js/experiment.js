@@ -62,11 +62,19 @@ function showStatus(runs) {
       class: "btn ghost icon", type: "button", id: "cancel", title: "Cancel",
       "aria-label": "Cancel the experiment", onclick: cancel,
     }, icon("x")));
+  announce(status, share);
   const again = h("button", { class: "btn", type: "button", onclick: retry }, "Try again");
   renew($("#problem"), status === "failed"
     ? h("div", { class: "row" }, problemBox(error ?? {}), again)
     : status === "cancelled" ? h("div", { class: "row" },
       h("span", { class: "muted" }, "Cancelled. What had been measured stays; trying again goes on from the last epoch."), again) : null);
+}
+
+/** Said aloud: the state when it changes, progress at every quarter. */
+function announce(status, share) {
+  const quarter = status === "running" && share !== null ? Math.floor(share * 4) * 25 : 0;
+  const text = quarter ? `${quarter} % done` : status;
+  if ($("#announce").textContent !== text) $("#announce").textContent = text;
 }
 
 function showResults(runs) {

@@ -138,6 +138,14 @@ export function clock(iso, withSeconds = false) {
   return withSeconds ? `${base}:${two(then.getSeconds())}` : base;
 }
 
+/** "21 Nov 2026, 14:02", in the reader's time zone. */
+export function instant(iso) {
+  const then = new Date(iso);
+  if (!iso || Number.isNaN(then.getTime())) return "";
+  const day = then.toLocaleDateString("en-GB", { day: "numeric", month: "short", year: "numeric" });
+  return `${day}, ${clock(iso)}`;
+}
+
 export function plural(value, one, many = `${one}s`) {
   return `${number(value)} ${value === 1 ? one : many}`;
 }

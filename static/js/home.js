@@ -85,12 +85,13 @@ function showGo() {
   const ready = model.id && dataset.id;
   $("#analyse").disabled = !ready || starting;
   const busy = [model, dataset].some((slot) => slot.busy);
-  $("#why").textContent = ready
+  const why = ready
     ? "Measures every layer at every level on the tune split."
     : busy ? "A moment: the files are being checked."
       : model.id ? "Now the data: drop a .npz anywhere, or choose one."
         : dataset.id ? "Now the model: drop a .pt2 anywhere, or choose one."
           : `Drop both files anywhere on this page, or choose them.${Number.isFinite(limit) ? ` Up to ${bytes(limit)} each.` : ""}`;
+  if ($("#why").textContent !== why) $("#why").textContent = why;
 }
 
 function rememberChoice() {

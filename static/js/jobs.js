@@ -1,7 +1,7 @@
 // All jobs and the workers that do them.
 
 import { $, h, readState, renew } from "./dom.js";
-import { ago, clock, duration, number } from "./format.js";
+import { ago, clock, duration, instant, number } from "./format.js";
 import { jobButton } from "./job-actions.js";
 import { keepFresh } from "./refresh.js";
 import { fractionDone, isOpen, kindName, problemBox, progressWords, stateChip, subjectHref, timeLeft } from "./words.js";
@@ -11,9 +11,10 @@ const SILENT_AFTER = 60;
 function show(state) {
   const running = state.jobs.filter((job) => job.state === "running").length;
   const waiting = state.jobs.filter((job) => job.state === "queued").length;
-  $("#summary").textContent = running || waiting
+  const summary = running || waiting
     ? `${number(running)} running, ${number(waiting)} waiting.`
     : "Nothing is running.";
+  if ($("#summary").textContent !== summary) $("#summary").textContent = summary;
   renew($("#jobs"), state.jobs.length ? jobTable(state.jobs) : h("p", { class: "empty" },
     "No job yet. Uploads, analyses, measurements and retraining all show up here. ",
     h("a", { href: "/" }, "Bring a model")));
@@ -42,7 +43,7 @@ function jobRows(job) {
         job.state === "running" ? h("progress", { max: 1, value: share ?? false, "aria-label": name }) : null]
       : ""),
     h("td", { class: "num" }, job.attempt ? `${job.attempt} of ${job.max_attempts}` : ""),
-    h("td", { class: "num", title: job.created_at }, ago(job.created_at)),
+    h("td", { class: "num", title: instant(job.created_at) }, ago(job.created_at)),
     h("td", { class: "num" }, took(job)),
     h("td", { class: "act" }, jobButton(job, refresh)));
   if (job.state !== "failed" || !job.error) return [row];

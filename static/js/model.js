@@ -3,7 +3,7 @@
 import { post } from "./api.js";
 import { analysesTable } from "./analyses-table.js";
 import { $, h, readState, renew } from "./dom.js";
-import { ago, bytes, clock, count, number, percent, plural } from "./format.js";
+import { bytes, count, instant, number, percent, plural } from "./format.js";
 import { keepFresh } from "./refresh.js";
 import { removeWithQuestion } from "./remove.js";
 import { isOpen, problemBox, stateChip } from "./words.js";
@@ -33,7 +33,7 @@ function facts(model) {
     ["Format", model.format ? `.${model.format}` : "not known"],
     ["Size", `${bytes(model.bytes)} (${number(model.bytes)} bytes)`],
     ["SHA-256", h("span", { class: "hash" }, model.sha256 ?? "–")],
-    ["Uploaded", `${ago(model.created_at)}, ${clock(model.created_at)}`],
+    ["Uploaded", instant(model.created_at)],
   ];
   if (model.status === "ready") {
     entries.push(
@@ -54,8 +54,8 @@ function showProblem(model) {
   box.replaceChildren();
   if (model.status !== "failed") return;
   const problem = problemBox(model.error ?? {});
-  // A file that can't be loaded at all is best exported again; other faults have their own hint.
-  problem.append(...$("#export-lines").content.cloneNode(true).children);
+  // Exporting again does not help against an operator; that error names what would.
+  if (model.error?.code !== "unsupported-operator") problem.append(...$("#export-lines").content.cloneNode(true).children);
   box.append(problem);
 }
 
