@@ -1,0 +1,274 @@
+// All curves in one chart. Plotly draws axes, context lines (one trace, however many layers), the
+// selected curve with its band and the labels; it redraws when data, selection or size change. What
+// follows the pointer (hovered curve, threshold ring) is an SVG on top, so that a drag costs nothing.
+
+import { axis, layout, mono, note, token } from "../charts.js";
+import { $, svg } from "../dom.js";
+import { percent, plotlyText } from "../format.js";
+import { placeLabels } from "./labels.js";
+import { interpolate } from "./prediction.js";
+import { axisOf, rangeOf, roundTicks, tickText } from "./scale.js";
+import { toSparsity } from "./store.js";
+
+const PERCENTS = [0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100];
+/** While points stream in, the chart is redrawn at most this often (ms). */
+const STREAM_PAUSE = 120;
+const NEAR = 18;
+
+export const isNarrow = () => innerWidth < 720;
+/** Left and right margins, shared with the heat map so that the x axes line up. */
+export const margins = () => (isNarrow() ? { l: 52, r: 14 } : { l: 54, r: 142 });
+
+export class Chart {
+  /** @param {import("./store.js").Store} store */
+  constructor(store) {
+    this.store = store;
+    this.plot = $("#curves");
+    this.wrap = this.plot.parentElement;
+    this.hoverLine = svg("path", { class: "hover-line" });
+    this.hoverDots = svg("path", { class: "hover-dots" });
+    this.hoverLabel = svg("text", { class: "hover-label" });
+    this.ring = svg("circle", { class: "ring", r: 5.5 });
+    this.overlay = svg("svg", { class: "overlay", "aria-hidden": "true" },
+      this.hoverLine, this.hoverDots, this.hoverLabel, this.ring);
+    this.wrap.append(this.overlay);
+    /** Called after every redraw: what stands on the chart moves along. */
+    this.afterDraw = [];
+    this.drawnAt = 0;
+    this.timer = 0;
+
+    store.on(["selection", "scale", "tolerance", "baseline", "theme", "size"], () => this.draw());
+    store.on(["points"], () => this.drawSoon());
+    store.on(["hover", "selection"], () => this.drawHover());
+    store.on(["thresholds"], (dirty) => {
+      if (dirty.get("thresholds").has(store.selected)) this.drawRing();
+    });
+  }
+
+  get ready() {
+    return this.store.baseline !== null && this.wrap.clientWidth > 80 && this.wrap.clientHeight > 60;
+  }
+
+  /** Batches streamed points: the first at once, then one redraw every STREAM_PAUSE. */
+  drawSoon() {
+    const wait = this.drawnAt + STREAM_PAUSE - performance.now();
+    if (wait <= 0) this.draw();
+    else if (!this.timer) this.timer = setTimeout(() => this.draw(), wait);
+  }
+
+  measure() {
+    const { store } = this;
+    const baseline = store.baseline.accuracy;
+    let lowest = baseline;
+    let highest = baseline;
+    for (const points of store.curves.values()) {
+      for (const { accuracy } of points) {
+        if (accuracy < lowest) lowest = accuracy;
+        if (accuracy > highest) highest = accuracy;
+      }
+    }
+    const [low, high] = rangeOf(store.scale, baseline, lowest, highest, store.tolerance);
+    const unit = axisOf(store.scale, baseline);
+    const margin = { ...margins(), t: 22, b: 40 };
+    const width = this.wrap.clientWidth;
+    const height = this.wrap.clientHeight;
+    const inner = { width: width - margin.l - margin.r, height: height - margin.t - margin.b };
+    const clampUnit = (accuracy) => unit(Math.max(low, Math.min(high, accuracy)));
+    this.geometry = {
+      margin, width, height, inner, low, high, unit, clampUnit,
+      x: (sparsity) => margin.l + inner.width * sparsity,
+      y: (accuracy) =>
+        margin.t + (inner.height * (unit(high) - clampUnit(accuracy))) / (unit(high) - unit(low)),
+      sparsity: (x) => Math.min(1, Math.max(0, (x - margin.l) / inner.width)),
+    };
+  }
+
+  draw() {
+    clearTimeout(this.timer);
+    this.timer = 0;
+    if (!this.ready) return;
+    this.drawnAt = performance.now();
+    this.measure();
+    const g = this.geometry;
+    const figure = { traces: this.traces(), layout: this.layout() };
+    Plotly.react(this.plot, figure.traces, figure.layout, { staticPlot: true, displayModeBar: false });
+    this.overlay.setAttribute("viewBox", `0 0 ${g.width} ${g.height}`);
+    this.drawRing();
+    this.drawHover();
+    for (const follow of this.afterDraw) follow();
+  }
+
+  traces() {
+    const { store } = this;
+    const { unit, clampUnit } = this.geometry;
+    const baseline = store.baseline.accuracy;
+    const context = { x: [], y: [] };
+    for (const [id, points] of store.curves) {
+      if (id === store.selected || !points.length) continue;
+      context.x.push(0, ...points.map((p) => p.sparsity * 100), null);
+      context.y.push(unit(baseline), ...points.map((p) => unit(p.accuracy)), null);
+    }
+    const chosen = store.curves.get(store.selected) ?? [];
+    const x = [0, ...chosen.map((p) => p.sparsity * 100)];
+    const edge = (key) => [
+      clampUnit(store.baseline[key] ?? baseline), ...chosen.map((p) => clampUnit(p[key])),
+    ];
+    const base = { type: "scatter", mode: "lines", hoverinfo: "skip", showlegend: false };
+    const accent = token("accent");
+    const many = store.units.length > 60;
+    return [
+      { ...base, ...context, line: { color: token("context"), width: many ? 0.6 : 1 },
+        opacity: many ? 0.7 : 1 },
+      { ...base, x, y: chosen.length ? edge("high") : [], line: { width: 0 } },
+      { ...base, x, y: chosen.length ? edge("low") : [], line: { width: 0 }, fill: "tonexty",
+        fillcolor: token("accent-band") },
+      { ...base, x, y: [unit(baseline), ...chosen.map((p) => unit(p.accuracy))],
+        line: { color: accent, width: 2 } },
+      { ...base, mode: "markers", x: x.slice(1), y: chosen.map((p) => unit(p.accuracy)),
+        marker: { size: 7, color: accent, line: { color: token("paper"), width: 1.25 } } },
+    ];
+  }
+
+  layout() {
+    const { store } = this;
+    const { margin, width, height, low, high, unit, y } = this.geometry;
+    const baseline = store.baseline.accuracy;
+    const tolerated = baseline - store.tolerance;
+    const narrow = isNarrow();
+    const close = Math.abs(y(baseline) - y(tolerated)) < 14;
+    const reserved = narrow ? [baseline, ...(close ? [] : [tolerated])] : [];
+    const ticks = roundTicks(low, high, y, height < 260 ? 24 : 21, reserved);
+    const line = (accuracy, dash, color) => ({
+      type: "line", xref: "x", x0: 0, x1: 100, yref: "y", y0: unit(accuracy), y1: unit(accuracy),
+      line: { color, width: 1, dash }, layer: "below",
+    });
+    return layout({
+      width, height, autosize: false, margin: { ...margin, pad: 0 }, hovermode: false,
+      xaxis: axis({
+        range: [0, 100], tickvals: PERCENTS, showline: true,
+        title: {
+          text: "weights removed from this one layer, %",
+          font: { size: 11, color: token("ink-3") }, standoff: 7,
+        },
+      }),
+      yaxis: axis({
+        range: [unit(low), unit(high)], ticklen: 3,
+        tickvals: [...ticks, ...reserved].map(unit),
+        ticktext: [
+          ...ticks.map(tickText),
+          ...reserved.map((a) => `<b>${tickText(Number(a.toFixed(3)))}</b>`),
+        ],
+      }),
+      shapes: [line(baseline, "solid", token("control")), line(tolerated, "5px,4px", token("ink-2"))],
+      annotations: narrow ? [] : [...this.references(close), ...this.names()],
+    });
+  }
+
+  /** The words at the baseline and at the tolerated accuracy. */
+  references(close) {
+    const { store } = this;
+    const { unit } = this.geometry;
+    const baseline = store.baseline.accuracy;
+    const tolerated = baseline - store.tolerance;
+    const words = (accuracy, text) => note(100, unit(accuracy), text, { xshift: 7 });
+    if (close) {
+      return [words(baseline, `baseline ${percent(baseline)}, tol. ${percent(tolerated)}`)];
+    }
+    return [
+      words(baseline, `baseline ${percent(baseline)}`),
+      words(tolerated, `tolerated ${percent(tolerated)}`),
+    ];
+  }
+
+  /** Direct labels: the selected curve, then the outermost ones that still fit. */
+  names() {
+    const { store } = this;
+    const g = this.geometry;
+    const baseline = store.baseline.accuracy;
+    const last = store.grid.at(-1) ?? 1;
+    const ends = [];
+    for (const unit of store.units) {
+      const end = store.curves.get(unit.id).at(-1);
+      const isSelected = unit.id === store.selected;
+      if (!end || (!isSelected && end.sparsity < last)) continue;
+      ends.push({ unit, end, isSelected, y: g.y(end.accuracy) });
+    }
+    const taken = [g.y(baseline), g.y(baseline - store.tolerance)];
+    return placeLabels(ends, taken, { bottom: g.height - g.margin.b + 4, most: 6 }).map(
+      ({ unit, end, isSelected, y, shift }) => {
+        const text = plotlyText(cutStart(unit.label, 19));
+        const crowded = end.sparsity < last;
+        return note(end.sparsity * 100, g.clampUnit(end.accuracy), isSelected ? `<b>${text}</b>` : text, {
+          xshift: 8, yshift: -shift,
+          font: { family: mono(), size: 10.5, color: token(isSelected ? "accent" : "ink-3") },
+          ...(crowded ? { bgcolor: token("paper"), opacity: 0.92 } : {}),
+        });
+      },
+    );
+  }
+
+  /** The hollow ring where the threshold meets the selected curve. */
+  drawRing() {
+    const { store } = this;
+    const points = store.curves.get(store.selected) ?? [];
+    const show = this.geometry && store.baseline && points.length > 0;
+    this.ring.toggleAttribute("hidden", !show);
+    if (!show) return;
+    const sparsity = toSparsity(store.levels.get(store.selected));
+    const [accuracy] = interpolate(points, store.baseline.accuracy, sparsity);
+    this.ring.setAttribute("cx", this.geometry.x(sparsity).toFixed(2));
+    this.ring.setAttribute("cy", this.geometry.y(accuracy).toFixed(2));
+  }
+
+  drawHover() {
+    const { store } = this;
+    const id = store.hovered === store.selected ? null : store.hovered;
+    const points = store.curves.get(id) ?? [];
+    if (!this.geometry || !points.length) {
+      this.hoverLine.removeAttribute("d");
+      this.hoverDots.removeAttribute("d");
+      this.hoverLabel.textContent = "";
+      return;
+    }
+    const { x, y, width } = this.geometry;
+    const at = points.map((p) => `${x(p.sparsity).toFixed(1)} ${y(p.accuracy).toFixed(1)}`);
+    const start = `${x(0).toFixed(1)} ${y(store.baseline.accuracy).toFixed(1)}`;
+    this.hoverLine.setAttribute("d", `M${[start, ...at].join("L")}`);
+    // Zero-length strokes with round caps are dots.
+    this.hoverDots.setAttribute("d", at.map((p) => `M${p}h0`).join(""));
+    const end = points.at(-1);
+    const narrow = isNarrow();
+    this.hoverLabel.textContent = cutStart(store.byId.get(id).label, 19);
+    this.hoverLabel.setAttribute("x", String(narrow ? width - 16 : x(end.sparsity) + 8));
+    this.hoverLabel.setAttribute("y", String(y(end.accuracy) + (narrow ? -8 : 3.5)));
+    this.hoverLabel.setAttribute("text-anchor", narrow ? "end" : "start");
+  }
+
+  /** The unit whose curve passes nearest to a point of the chart, or null. */
+  nearest(px, py, within = NEAR) {
+    const { store, geometry: g } = this;
+    if (!g || px < g.margin.l - 4 || px > g.width - g.margin.r + 4) return null;
+    const baseline = store.baseline.accuracy;
+    let best = null;
+    let least = within;
+    const height = (points, x) => g.y(interpolate(points, baseline, g.sparsity(x))[0]);
+    for (const [id, points] of store.curves) {
+      if (!points.length || g.sparsity(px) > points.at(-1).sparsity + 0.01) continue;
+      const offset = Math.abs(height(points, px) - py);
+      if (offset > within * 8) continue;
+      // On a steep slope the line is nearer than it is high above or below.
+      const slope = (height(points, px + 3) - height(points, px - 3)) / 6;
+      const distance = offset / Math.hypot(1, slope);
+      if (distance < least) {
+        least = distance;
+        best = id;
+      }
+    }
+    return best;
+  }
+}
+
+/** Long names are cut at the start: the end is what tells layers apart. */
+export function cutStart(name, length) {
+  return name.length > length ? `…${name.slice(name.length - length + 1)}` : name;
+}

@@ -1,0 +1,127 @@
+// The key numbers. Everything here follows a threshold within one animation frame.
+
+import { $ } from "../dom.js";
+import { ago, bytes, bytesParts, count, countParts, interval, number, percent, percentValue, pp, SPACE } from "../format.js";
+import { drawForest } from "./forest.js";
+import { planCosts, predictAccuracy } from "./prediction.js";
+
+const put = (id, text) => {
+  const element = $(`#${id}`);
+  if (element.textContent !== text) element.textContent = text;
+};
+
+const change = (now, before) => (before ? percentValue(now / before - 1, 0) : "–");
+
+function fromTo(id, parts, before, wasParts) {
+  put(`${id}-from`, `${before} →`);
+  put(id, parts.value);
+  put(`${id}-unit`, parts.unit || wasParts || "");
+}
+
+export class Kpis {
+  /** @param {import("./store.js").Store} store */
+  constructor(store) {
+    this.store = store;
+    const { facts } = store;
+    this.totals = {
+      parameters: facts.total_parameters, macs: facts.total_macs, bytes: facts.total_bytes,
+    };
+    $("#kpi-macs").hidden = !facts.total_macs;
+    store.on(
+      ["thresholds", "points", "baseline", "plans", "work", "size", "theme", "clock"],
+      () => this.draw(),
+    );
+    this.draw();
+  }
+
+  /** What is predicted for the present thresholds; null before there is a baseline. */
+  predict() {
+    const { baseline, curves } = this.store;
+    if (!baseline) return null;
+    const [accuracy, low, high] = predictAccuracy(curves, baseline.accuracy, this.sparsities);
+    return { accuracy, low, high, half: Math.max(high - accuracy, accuracy - low) };
+  }
+
+  draw() {
+    this.sparsities = this.store.sparsities();
+    this.drawCosts();
+    this.drawAccuracy();
+  }
+
+  drawCosts() {
+    const { totals } = this;
+    const costs = planCosts(this.store.facts.units, this.sparsities, totals);
+    put("k-sparsity", percentValue(costs.sparsity));
+    put("k-sparsity-s", `of ${number(costs.size)} weights`);
+    fromTo("k-params", countParts(costs.parameters), count(totals.parameters));
+    put("k-params-s",
+      `${change(costs.parameters, totals.parameters)}${SPACE}%, ${number(costs.parameters)} non-zero`);
+    if (totals.macs) {
+      fromTo("k-macs", countParts(costs.macs), count(totals.macs));
+      put("k-macs-s", `${change(costs.macs, totals.macs)}${SPACE}%, counted non-zero`);
+    }
+    fromTo("k-file", bytesParts(costs.bytes), bytes(totals.bytes));
+    put("k-file-s", `packed estimate; download ${bytes(totals.bytes)}`);
+  }
+
+  drawAccuracy() {
+    const { store } = this;
+    const predicted = this.predict();
+    const current = store.currentPlan();
+    if (current && store.measurement(current)) store.reference = current.id;
+    const source = current && store.measurement(current) ? current : store.plans.get(store.reference);
+    const measured = store.measurement(source);
+    const stale = measured !== null && source !== current;
+    this.drawPredicted(predicted);
+    this.drawMeasured(measured, source, stale);
+    $("#forest").hidden = !predicted;
+    if (!predicted) return;
+    drawForest($("#forest"), {
+      baseline: store.baseline.accuracy, predicted: store.nothingChosen ? null : predicted,
+      measured, stale,
+    });
+  }
+
+  drawPredicted(predicted) {
+    const { store } = this;
+    if (!predicted) {
+      put("k-pred", "–");
+      put("k-pred-d", "");
+      put("k-pred-s", "waiting for the baseline");
+      return;
+    }
+    put("k-pred", percentValue(predicted.accuracy));
+    if (store.nothingChosen) {
+      put("k-pred-d", "");
+      put("k-pred-s", `nothing removed: the baseline, n = ${number(store.baseline.samples)}`);
+      return;
+    }
+    put("k-pred-d", pp(predicted.accuracy - store.baseline.accuracy));
+    let unknown = 0;
+    for (const [unit, level] of store.levels) {
+      if (level > 0 && !store.curves.get(unit).length) unknown += 1;
+    }
+    const left = unknown ? `, without ${unknown} not measured` : ", estimate";
+    put("k-pred-s", `±${SPACE}${number(predicted.half * 100, 1)}${left}`);
+  }
+
+  drawMeasured(measured, plan, stale) {
+    const { store } = this;
+    const box = $("#k-meas");
+    box.classList.toggle("stale", stale);
+    box.classList.toggle("none", !measured);
+    if (!measured) {
+      put("k-meas-v", "–");
+      put("k-meas-d", "");
+      put("k-meas-s", store.nothingChosen ? "choose thresholds, then measure" : "press Measure to run this plan");
+      return;
+    }
+    put("k-meas-v", percentValue(measured.accuracy));
+    const baseline = measured.baseline?.accuracy ?? store.baseline?.accuracy;
+    put("k-meas-d", baseline === undefined || stale ? "" : pp(measured.accuracy - baseline));
+    const range = interval(measured.low, measured.high);
+    const age = ago(measured.created_at ?? plan.created_at);
+    const facts = `${range} n = ${number(measured.samples)}`;
+    put("k-meas-s", stale ? `${facts}, of the previous plan` : [facts, age].filter(Boolean).join(", "));
+  }
+}

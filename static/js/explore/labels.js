@@ -1,0 +1,34 @@
+// Where the names at the ends of the curves go so that none covers another. Pure.
+
+const LINE = 14;
+
+/**
+ * The selected label is always placed, moved to the nearest free line if it must; the others only
+ * where they fit, from the bottom up (the most sensitive layers are the ones to name).
+ *
+ * @template {{y: number, isSelected: boolean}} Label
+ * @param {Label[]} labels `y` in pixels, growing downwards
+ * @param {number[]} taken heights of text that is already there
+ * @returns {(Label & {shift: number})[]} `shift` in pixels, growing downwards
+ */
+export function placeLabels(labels, taken, { bottom = Infinity, most = 6 } = {}) {
+  const used = [...taken];
+  const free = (y) => used.every((other) => Math.abs(other - y) >= LINE);
+  const placed = [];
+  const selected = labels.find((label) => label.isSelected);
+  if (selected) {
+    const shifts = [0];
+    for (let step = 2; step <= 3 * LINE; step += 2) shifts.push(step, -step);
+    const shift = shifts.find((s) => free(selected.y + s) && selected.y + s <= bottom) ?? 0;
+    used.push(selected.y + shift);
+    placed.push({ ...selected, shift });
+  }
+  const others = labels.filter((label) => !label.isSelected).sort((a, b) => b.y - a.y);
+  for (const label of others) {
+    if (placed.length > most) break;
+    if (label.y > bottom || !free(label.y)) continue;
+    used.push(label.y);
+    placed.push({ ...label, shift: 0 });
+  }
+  return placed;
+}

@@ -1,0 +1,121 @@
+// What a curve says: its knee, whether the noise decides it, what state its layer is in. Pure.
+
+import { interpolate, pairedDeviation, Z95 } from "./prediction.js";
+
+/** A knee below this is called fragile. */
+export const FRAGILE_BELOW = 0.45;
+
+/** A point as the API gives it, with the deviation of its paired drop. */
+export function curvePoint(point) {
+  const { lost = 0, gained = 0, samples = 0 } = point;
+  return { ...point, deviation: pairedDeviation(lost, gained, samples) };
+}
+
+/**
+ * The largest sparsity whose drop is tolerated, linear between measured points, in whole per cents.
+ *
+ * A point that breaks the tolerance by less than its own paired 95 % half width, with a tolerated
+ * one after it, is noise: it doesn't end the curve, but `noisy` says that it happened. Beyond the
+ * last point nothing is known, so the knee never lies there; `holds` says that the curve ended
+ * while it was still tolerated.
+ *
+ * @param {{sparsity: number, accuracy: number, deviation: number}[]} points ascending
+ * @returns {{knee: number, holds: boolean, noisy: boolean}}
+ */
+export function readKnee(points, baseline, tolerance) {
+  let left = { sparsity: 0, drop: 0 };
+  let crossing = null;
+  let noisy = false;
+  for (const point of points) {
+    const drop = baseline - point.accuracy;
+    if (drop <= tolerance + 1e-12) {
+      if (crossing !== null) noisy = true;
+      crossing = null;
+      left = { sparsity: point.sparsity, drop };
+      continue;
+    }
+    if (crossing === null) {
+      const share = (tolerance - left.drop) / (drop - left.drop);
+      crossing = left.sparsity + share * (point.sparsity - left.sparsity);
+    }
+    if (drop - Z95 * point.deviation > tolerance) break;
+  }
+  if (crossing === null) return { knee: left.sparsity, holds: points.length > 0, noisy };
+  // Rounded down: a threshold at the knee stays inside the tolerance.
+  const whole = Math.floor(crossing * 100 + 1e-9) / 100;
+  return { knee: Math.max(whole, Math.min(left.sparsity, crossing)), holds: false, noisy };
+}
+
+/** Predicted accuracy of one unit alone at `sparsity`, its paired 95 % half width and its drop. */
+export function readAt(points, baseline, sparsity) {
+  const [accuracy, deviation] = interpolate(points, baseline, sparsity);
+  return { accuracy, half: Z95 * deviation, difference: accuracy - baseline };
+}
+
+/** The first measured point that lost more than `drop` (fraction), or null. */
+export function collapse(points, baseline, drop = 0.2) {
+  return points.find((point) => baseline - point.accuracy > drop) ?? null;
+}
+
+/**
+ * What the chip of a layer says.
+ *
+ * @returns {{kind: "plain" | "warn" | "danger" | "live", icon: string | null, word: string,
+ *   knee: number | null, title: string}}
+ */
+export function chipOf({ points, expected, baseline, tolerance, live, level, removed }) {
+  const limit = `${(tolerance * 100).toFixed(1).replace(/\.0$/, "")}\u202fpp`;
+  if (level > 0 && removed === 0) {
+    return {
+      kind: "warn", icon: null, word: "nothing removed", knee: null,
+      title: "the threshold is less than half a weight of this layer",
+    };
+  }
+  if (points.length < expected) {
+    return {
+      kind: live ? "live" : "plain", icon: live ? "live" : null,
+      word: `${points.length} of ${expected}`, knee: null,
+      title: live ? "measured so far; refining" : "the analysis ended before the rest was measured",
+    };
+  }
+  if (baseline === null || points.length === 0) {
+    return { kind: "plain", icon: null, word: "–", knee: null, title: "not measured" };
+  }
+  const { knee, holds, noisy } = readKnee(points, baseline, tolerance);
+  const percent = `${Math.floor(knee * 100 + 1e-9)}\u202f%`;
+  if (noisy) {
+    return {
+      kind: "warn", icon: "noise", word: "noise", knee,
+      title: `knee at ${percent}, but the drop crosses ${limit} more than once within its noise`,
+    };
+  }
+  if (!holds && knee < FRAGILE_BELOW) {
+    return {
+      kind: "danger", icon: "warn", word: "fragile", knee,
+      title: `loses more than ${limit} beyond ${percent}`,
+    };
+  }
+  return {
+    kind: "plain", icon: holds ? "check" : "knee", word: `${holds ? "holds" : "knee"} ${percent}`, knee,
+    title: holds ? `loses no more than ${limit} up to ${percent}, the last level measured`
+      : `tolerates ${percent} for a drop of ${limit}`,
+  };
+}
+
+/** Unit ids, most sensitive first: by knee, then by the accuracy at the last point. */
+export function bySensitivity(units, curves, baseline, tolerance) {
+  const rank = new Map(
+    units.map((unit) => {
+      const points = curves.get(unit.id);
+      const { knee } = readKnee(points, baseline, tolerance);
+      return [unit.id, [knee, points.at(-1)?.accuracy ?? 1]];
+    }),
+  );
+  return [...units]
+    .sort((a, b) => {
+      const [kneeA, endA] = rank.get(a.id);
+      const [kneeB, endB] = rank.get(b.id);
+      return kneeA - kneeB || endA - endB || a.index - b.index;
+    })
+    .map((unit) => unit.id);
+}

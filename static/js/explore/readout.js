@@ -1,0 +1,90 @@
+// The line above the chart: what the selected layer does at its threshold. And the same curve as a
+// table of numbers.
+
+import { $, h } from "../dom.js";
+import { interval, loss, number, percent, pp, SPACE } from "../format.js";
+import { removedCount } from "./prediction.js";
+import { collapse, readAt, readKnee } from "./reading.js";
+import { toSparsity } from "./store.js";
+
+const QUIET = 400;
+
+const bold = (text) => h("b", {}, text);
+
+/** @param {import("./store.js").Store} store */
+function parts(store) {
+  const unit = store.byId.get(store.selected);
+  const level = store.levels.get(unit.id);
+  const sparsity = toSparsity(level);
+  const points = store.curves.get(unit.id);
+  const result = [h("span", { class: "mono", title: unit.id }, unit.label)];
+  if (!store.baseline) return [...result, h("span", {}, "waiting for the baseline")];
+  if (!points.length) return [...result, h("span", {}, "not measured yet")];
+  const baseline = store.baseline.accuracy;
+  const digits = level % 10_000 ? 1 : 0;
+  if (level > 0) {
+    const { accuracy, half, difference } = readAt(points, baseline, sparsity);
+    const removed = removedCount(sparsity, unit.size);
+    result.push(h("span", { title: `${number(removed)} of ${number(unit.size)} weights` },
+      bold(percent(sparsity, digits)), " removed → ", bold(percent(accuracy)),
+      ` (${pp(difference)}, ±${SPACE}${number(half * 100, 1)})`));
+    if (sparsity > points.at(-1).sparsity) {
+      result.push(h("span", { class: "chip warn" },
+        `beyond ${percent(points.at(-1).sparsity, 0)}, the last level measured`));
+    }
+  } else result.push(h("span", {}, "nothing removed"));
+  const { knee, holds } = readKnee(points, baseline, store.tolerance);
+  const limit = pp(-store.tolerance, store.tolerance * 1000 % 10 ? 1 : 0);
+  result.push(h("span", {}, `holds ${limit} up to `, bold(percent(knee, 0)),
+    holds ? ", the last level" : ""));
+  const fallen = collapse(points, baseline);
+  result.push(fallen
+    ? h("span", {}, "falls to ", bold(percent(fallen.accuracy, 0)), ` at ${percent(fallen.sparsity, 0)}`)
+    : h("span", {}, `no collapse up to ${percent(points.at(-1).sparsity, 0)}`));
+  return result;
+}
+
+/** @param {import("./store.js").Store} store */
+export function followReadout(store) {
+  const line = $("#readout");
+  const spoken = $("#readout-spoken");
+  let timer = 0;
+  const draw = () => {
+    if (!store.selected) return;
+    line.replaceChildren(...parts(store));
+    clearTimeout(timer);
+    timer = setTimeout(() => {
+      // Read aloud once the hand is at rest, not for every step of a drag.
+      spoken.textContent = [...line.children].map((part) => part.textContent).join(", ");
+    }, QUIET);
+  };
+  store.on(["thresholds", "selection", "points", "baseline", "tolerance"], draw);
+  draw();
+}
+
+/** The selected curve as a table, filled only while it is open. */
+export function followNumbers(store) {
+  const box = $("#numbers");
+  const body = $("#numbers-body");
+  const draw = () => {
+    const unit = store.byId.get(store.selected);
+    if (!unit) return;
+    $("#numbers-name").textContent = unit.label;
+    if (!box.open) return;
+    body.replaceChildren(...store.curves.get(unit.id).map((point) => h("tr", {},
+      h("th", { scope: "row", class: "num" }, percent(point.sparsity, 0)),
+      h("td", { class: "num", title: `achieved ${percent(point.achieved, 3)}` },
+        point.achieved === 0 ? "none" : percent(point.achieved)),
+      h("td", { class: "num" }, number(point.accuracy * 100, 1)),
+      h("td", { class: "num muted" }, interval(point.low, point.high)),
+      h("td", { class: "num" }, loss(point.loss)),
+      h("td", { class: "num", title: `${point.lost ?? "?"} lost, ${point.gained ?? "?"} gained` },
+        number(point.flips)))));
+    $("#numbers-n").textContent = store.baseline
+      ? `Accuracy in %, 95 % interval, mean loss and predictions that changed, of n = ${number(store.baseline.samples)}.`
+      : "";
+  };
+  box.addEventListener("toggle", draw);
+  store.on(["selection", "points", "baseline"], draw);
+  draw();
+}

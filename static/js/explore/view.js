@@ -1,0 +1,48 @@
+// What the middle of the page shows: the tabs' panels, the accuracy scale, the sizes of both.
+
+import { $, $$ } from "../dom.js";
+import { LIMITS } from "./heatmap.js";
+
+/** The heat map under the chart takes what its rows need, at most this share of the panel. */
+const HEAT_SHARE = 0.46;
+
+export function wireView(store, { heat }) {
+  const panel = $("#v-curves");
+  const fit = () => {
+    const available = panel.clientHeight * HEAT_SHARE;
+    $("#heat").style.height = `${Math.round(heat.wantedHeight(available))}px`;
+    store.touch("size");
+  };
+  const observer = new ResizeObserver(fit);
+  for (const id of ["v-curves", "v-heat", "p-view"]) observer.observe($(`#${id}`));
+  observer.observe($("#forest"));
+
+  for (const radio of $$("input[name=scale]")) {
+    radio.checked = radio.value === store.scale;
+    radio.addEventListener("change", () => store.set("scale", radio.value));
+  }
+  for (const tab of $$("#viewtabs [role=tab]")) {
+    new MutationObserver(() => {
+      $("#scalebox").hidden = $("#v-curves").hidden;
+      store.touch("size");
+    }).observe(tab, { attributeFilter: ["aria-selected"] });
+  }
+  for (const legend of $$(".loss-legend")) {
+    LIMITS.forEach((limit, index) => {
+      legend.children[index].dataset.to = String(limit * 100).replace(/^0/, "");
+    });
+  }
+
+  // The dock of narrow pages marks the section that is on the screen.
+  const links = $$(".dock a");
+  const seen = new IntersectionObserver((entries) => {
+    for (const entry of entries) {
+      if (!entry.isIntersecting) continue;
+      for (const link of links) {
+        if (link.hash === `#${entry.target.id}`) link.setAttribute("aria-current", "true");
+        else link.removeAttribute("aria-current");
+      }
+    }
+  }, { rootMargin: "-40% 0px -50% 0px" });
+  for (const link of links) seen.observe($(link.hash));
+}
