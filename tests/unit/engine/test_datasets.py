@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -244,6 +245,30 @@ def test_arrays_are_mapped_not_loaded(tmp_path: Path) -> None:
             array = array.base
         assert isinstance(array, np.memmap)
         assert not npz.array("x_tune").flags.writeable
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_large_file_is_never_in_memory_as_a_whole(tmp_path: Path, compressed: bool) -> None:
+    x = np.zeros((3000, 10_000), np.float32)
+    path = _save(tmp_path / "d.npz", compressed=compressed, x=x, y=_labels(3000))
+    del x
+    tracemalloc.start()
+    try:
+        inspect_dataset(path, cache_dir=tmp_path / "cache")
+        with open_dataset(path, cache_dir=tmp_path / "cache") as data:
+            assert len(data.split("tune").fingerprint) == 64
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 60 << 20 < 3000 * 10_000 * 4
+
+
+def test_bytes_without_a_scale_are_noted(tmp_path: Path) -> None:
+    x = np.zeros((9, 4), np.uint8)
+    bare = inspect_dataset(_save(tmp_path / "a.npz", x_tune=x, y_tune=_labels(9)))
+    scaled = inspect_dataset(_save(tmp_path / "b.npz", x_tune=x, y_tune=_labels(9), scale=1 / 255))
+    assert ["no scale" in note for note in bare.notes] == [True]
+    assert scaled.notes == []
 
 
 def test_missing_split_is_named(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ class Transform:
         return "|".join(parts)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Split:
     """`train`, `tune` or `test`: samples that are read when they are asked for, and their labels.
 
