@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import click
@@ -16,6 +17,7 @@ import uvicorn
 
 from app.domain.errors import InvalidInput
 from app.settings import Settings
+from app.store import workers
 from app.store.store import Store
 
 log = logging.getLogger("prunescope.serve")
@@ -31,6 +33,7 @@ class Supervisor:
     """Keeps `count` workers alive: one that dies is started again, ever slower while it keeps dying."""
 
     settings: Settings
+    store: Store
     count: int
     stopping: threading.Event = field(default_factory=threading.Event)
     threads: list[threading.Thread] = field(default_factory=list)
@@ -63,6 +66,8 @@ class Supervisor:
                 ending(process.returncode),
                 lived,
             )
+            with suppress(Exception):
+                workers.bury(self.store, process.pid)
             self.stopping.wait(min(delay, LONGEST_RESTART_DELAY_SECONDS))
 
     def _spawn(self) -> subprocess.Popen[bytes]:
@@ -138,7 +143,7 @@ def sign_in_link(settings: Settings, port: int, following: str = "/") -> str:
     return f"http://{host}:{port}/sign-in?token={settings.token}&next={following}"
 
 
-def run_server(settings: Settings, workers: int) -> None:
+def run_server(settings: Settings, worker_count: int) -> None:
     """Blocks until interrupted. Raises InvalidInput for what this installation can't do."""
     if settings.executor != "local":
         raise InvalidInput(
@@ -151,7 +156,7 @@ def run_server(settings: Settings, workers: int) -> None:
 
     store = Store.open(settings.database_url)
     store.migrate()
-    supervisor = Supervisor(settings, workers)
+    supervisor = Supervisor(settings, store, worker_count)
     config = uvicorn.Config(
         create_app(store, settings),
         host=settings.host,

@@ -51,9 +51,14 @@ def analyse(context: JobContext) -> None:
 
     engine = SensitivityEngine(opened.model, split, opened.units, seed=analysis.seed)
     if not has_baseline:
-        store_baseline(context, key, engine.baseline())
+        store_baseline(context, key, engine.baseline(context.should_stop))
     writer = PointWriter(context, key, total=len(grid), done=len(grid) - len(missing))
-    engine.run(missing, writer.add, context.should_stop, writer.pulse)
+    engine.run(
+        missing,
+        writer.add,
+        context.should_stop,
+        lambda _: writer.pulse(engine.remaining_seconds),
+    )
     writer.flush()
     context.progress(len(grid), len(grid), 0.0)
 
@@ -107,8 +112,6 @@ class PointWriter:
         self.key = key
         self.total = total
         self.done = done
-        self.known_before = done
-        self.started = time.monotonic()
         self.pending: list[CellResult] = []
         self.flushed_at = time.monotonic()
 
@@ -117,12 +120,10 @@ class PointWriter:
         if time.monotonic() - self.flushed_at >= FLUSH_SECONDS:
             self.flush()
 
-    def pulse(self, fraction: float) -> None:
-        """Called often while a pass computes, with the finished fraction of this run's cells."""
+    def pulse(self, remaining_seconds: float | None) -> None:
+        """Called often while a pass computes."""
         self.flush()
-        elapsed = time.monotonic() - self.started
-        eta = elapsed * (1 - fraction) / fraction if fraction > 0.01 else None
-        self.context.progress(self.done, self.total, eta)
+        self.context.progress(self.done, self.total, remaining_seconds)
 
     def flush(self) -> None:
         self.flushed_at = time.monotonic()

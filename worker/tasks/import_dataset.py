@@ -13,7 +13,11 @@ def import_dataset(context: JobContext) -> None:
     dataset_id = context.payload["dataset_id"]
     with context.store.read() as session:
         row = session.get_one(Dataset, dataset_id)
-    info = inspect_dataset(context.blobs.local_path(row.sha256), row.task)
+    info = inspect_dataset(
+        context.blobs.local_path(row.sha256),
+        row.task,
+        cache_dir=context.scratch("datasets", row.sha256),
+    )
     context.check()
     with context.write() as session:
         row = session.get_one(Dataset, dataset_id)

@@ -12,8 +12,8 @@ import torch
 from app.domain.prediction import UnitFacts, plan_costs
 from app.domain.statistics import wilson
 from app.domain.words import SplitName
-from app.store import events, experiments
-from app.store.tables import Analysis, Dataset, Experiment, Model, Plan, Run
+from app.store import blobs, events, experiments
+from app.store.tables import Analysis, Dataset, Epoch, Experiment, Model, Plan, Run
 from worker.context import JobContext
 from worker.engine.baselines import baseline_masks
 from worker.engine.evaluation import Evaluation, evaluate
@@ -147,6 +147,7 @@ def one_run(setting: Setting, name: str, position: int) -> None:
     finally:
         load_state(model, dense)
     with context.write() as session:
+        blobs.hold(session, context.blobs, sha256)
         run = session.get_one(Run, run_id)
         run.before, run.after = before, after
         run.best_epoch, run.checkpoint_sha256 = result.best_epoch, sha256
@@ -245,6 +246,8 @@ def store_epoch(setting: Setting, name: str, run_id: int, epoch: EpochResult) ->
     }
     done = setting.epochs_done + epoch.epoch
     with context.write() as session:
+        if session.get(Epoch, (run_id, epoch.step, epoch.epoch)) is not None:
+            return  # reported by an attempt that died later; the training state agrees with it
         experiments.put_epoch(session, run_id, row | {"tune_samples": epoch.tune_samples})
         events.publish(session, context.lease.topic, "epoch", {"run": name} | row)
     elapsed = time.monotonic() - setting.started
