@@ -1,0 +1,287 @@
+"""The shapes of the answers, for /openapi.json.
+
+The views build these as plain dictionaries: an analysis with ten thousand points is answered in
+milliseconds, which a second validation of our own figures would cost again.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+Status = Literal["importing", "ready", "failed"]
+State = Literal["queued", "running", "done", "failed", "cancelled"]
+
+
+class Error(BaseModel):
+    code: str
+    message: str
+    hint: str
+
+
+class Problem(BaseModel):
+    """RFC 9457. `detail` says what is wrong and what to do about it."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    hint: str | None = None
+    errors: list[dict[str, str]] | None = None
+
+
+class Progress(BaseModel):
+    done: float
+    total: float
+    eta: float | None
+
+
+class Layer(BaseModel):
+    path: str
+    type: str
+    parameters: int
+    macs: int
+    output_shape: list[int | None]
+
+
+class Unit(BaseModel):
+    id: str
+    size: int
+    shape: list[int]
+    members: list[str]
+    layer: str
+    prunable: bool
+    reason: str | None
+
+
+class ModelSummary(BaseModel):
+    id: int
+    name: str
+    format: str
+    sha256: str
+    bytes: int
+    status: Status
+    error: Error | None
+    parameters: int | None
+    macs: int | None
+    job_id: int | None
+    created_at: str
+
+
+class Model(ModelSummary):
+    layers: list[Layer]
+    units: dict[str, list[Unit]]
+    inputs: list[dict[str, Any]]
+    fixed_batch: int | None
+
+
+class Dataset(BaseModel):
+    id: int
+    name: str
+    format: str
+    sha256: str
+    bytes: int
+    status: Status
+    error: Error | None
+    task: str
+    splits: dict[str, int]
+    input_shape: list[int] | None
+    classes: int | None
+    details: dict[str, Any]
+    job_id: int | None
+    created_at: str
+
+
+class Accuracy(BaseModel):
+    accuracy: float
+    loss: float | None
+    low: float
+    high: float
+    samples: int
+
+
+class Point(Accuracy):
+    sparsity: float
+    achieved: float
+    flips: int
+    lost: int
+    gained: int
+
+
+class Curve(BaseModel):
+    unit: str
+    criterion: str
+    points: list[Point]
+
+
+class AnalysisSummary(BaseModel):
+    id: int
+    model_id: int
+    dataset_id: int
+    model_name: str
+    dataset_name: str
+    status: State
+    error: Error | None
+    job_id: int
+    progress: Progress
+    baseline: Accuracy | None
+    created_at: str
+
+
+class Analysis(AnalysisSummary):
+    granularity: str
+    criteria: list[str]
+    sparsities: list[float]
+    evaluation: dict[str, Any]
+    recalibrate_batch_norm: bool
+    seed: int
+    known: int
+    event_id: int
+    units: list[Unit]
+    curves: list[Curve]
+
+
+class Predicted(BaseModel):
+    accuracy: float
+    low: float
+    high: float
+    sparsity: float
+    parameters: int
+    macs: int
+    bytes: int
+
+
+class Measurement(Accuracy):
+    split: str
+    confidence: float
+    sparsity: float
+    flips: int | None
+    lost: int | None
+    gained: int | None
+
+
+class Plan(BaseModel):
+    id: int
+    analysis_id: int
+    criterion: str
+    name: str
+    sparsities: dict[str, float]
+    predicted: Predicted
+    measurements: list[Measurement]
+    certificates: list[dict[str, Any]]
+    created_at: str
+
+
+class Epoch(BaseModel):
+    step: int
+    epoch: int
+    sparsity: float
+    train_loss: float | None
+    tune_accuracy: float
+    tune_loss: float | None
+    low: float
+    high: float
+    learning_rate: float | None
+
+
+class Run(BaseModel):
+    name: str
+    trajectory: list[Epoch]
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+    best_epoch: int | None
+
+
+class ExperimentSummary(BaseModel):
+    id: int
+    plan_id: int
+    analysis_id: int
+    model_id: int
+    model_name: str
+    settings: dict[str, Any]
+    status: State
+    error: Error | None
+    job_id: int
+    progress: Progress
+    created_at: str
+
+
+class Experiment(ExperimentSummary):
+    event_id: int
+    baseline: dict[str, Any] | None
+    runs: list[Run]
+
+
+class Subject(BaseModel):
+    kind: str
+    id: int
+
+
+class Job(BaseModel):
+    id: int
+    kind: str
+    state: State
+    attempt: int
+    max_attempts: int
+    progress: Progress
+    error: Error | None
+    subject: Subject | None
+    label: str
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+
+
+class ModelList(BaseModel):
+    items: list[ModelSummary]
+    next_cursor: str | None
+
+
+class DatasetList(BaseModel):
+    items: list[Dataset]
+    next_cursor: str | None
+
+
+class AnalysisList(BaseModel):
+    items: list[AnalysisSummary]
+    next_cursor: str | None
+
+
+class PlanList(BaseModel):
+    items: list[Plan]
+    next_cursor: str | None
+
+
+class ExperimentList(BaseModel):
+    items: list[ExperimentSummary]
+    next_cursor: str | None
+
+
+class JobList(BaseModel):
+    items: list[Job]
+    next_cursor: str | None
+
+
+class Health(BaseModel):
+    status: Literal["ok", "degraded"]
+    database: Literal["ok", "failed"]
+    workers: int
+    queue: dict[str, int]
+
+
+def answers(
+    model: type[BaseModel] | None, status: int = 200, *problems: int
+) -> dict[int | str, Any]:
+    """`responses=` of a route: what it answers, and the problems it may answer instead."""
+    described: dict[int | str, Any] = {status: {"model": model} if model else {}}
+    for code in (401, *problems):
+        described[code] = {
+            "description": "Problem",
+            "content": {"application/problem+json": {"schema": {"$ref": PROBLEM_REFERENCE}}},
+        }
+    return described
+
+
+PROBLEM_REFERENCE = "#/components/schemas/Problem"

@@ -1,0 +1,54 @@
+"""curves.csv: one row a point, safe to open in a spreadsheet.
+
+Unit ids come from uploads. One that a spreadsheet would take for a formula (it begins with one of
+`= + - @`, a tab or a return) gets an apostrophe in front, which spreadsheets hide; all others are
+written as they are. Figures are ours and never changed.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from app.store.tables import Analysis
+from app.web.answers import answers
+from app.web.views.analyses import PointFacts, analysed_units, point_view
+from app.web.views.common import JSON
+
+COLUMNS = (
+    "unit", "criterion", "sparsity", "achieved", "accuracy", "low", "high", "loss", "samples",
+    "flips", "lost", "gained",
+)  # fmt: skip
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def safe_text(text: str) -> str:
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def curves_csv(row: Analysis, units: Sequence[JSON], points: Iterable[PointFacts]) -> str:
+    """Rows by unit in network order, then criterion and rising sparsity; a lost loss is empty."""
+    position = {unit: index for index, unit in enumerate(analysed_units(row, units))}
+    shown = sorted(
+        (point for point in points if point.unit in position),
+        key=lambda point: (position[point.unit], point.criterion, point.level),
+    )
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\r\n")
+    writer.writerow(COLUMNS)
+    for point in shown:
+        figures = point_view(point)
+        names = (safe_text(point.unit), safe_text(point.criterion))
+        writer.writerow([*names, *(figures[column] for column in COLUMNS[2:])])
+    return text.getvalue()
+
+
+def _described() -> dict[int | str, Any]:
+    described = answers(None, 200, 404)
+    described[200] = {"description": "CSV", "content": {"text/csv": {"schema": {"type": "string"}}}}
+    return described
+
+
+CSV = _described()

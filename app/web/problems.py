@@ -1,0 +1,168 @@
+"""One shape for everything that goes wrong: RFC 9457 problems, and a page for people.
+
+`detail` says what is wrong and what to do about it; `hint` repeats the second half for clients that
+show it apart; `errors` names the wrong fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.types import Scope
+
+from app.domain.errors import NotFound, PrunescopeError
+from app.web.addresses import sign_in_address
+from app.web.headers import SECURITY_HEADERS
+from app.web.sentences import as_sentence, field_name, pointer
+
+MEDIA_TYPE = "application/problem+json"
+
+_DETAILS = {
+    404: "There is nothing at this address. The calls are listed at /docs.",
+    405: "This address exists, but not for this method. The calls are listed at /docs.",
+}
+
+HtmlProblem = Callable[[Request, Mapping[str, Any]], Response]
+
+
+def problem(
+    status: int,
+    title: str,
+    detail: str,
+    *,
+    code: str,
+    hint: str = "",
+    errors: Sequence[Mapping[str, str]] = (),
+) -> dict[str, Any]:
+    """The members of a problem document, the optional ones only when there is something to say."""
+    document: dict[str, Any] = {
+        "type": f"urn:prunescope:problem:{code}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "code": code,
+    }
+    if hint:
+        document["hint"] = hint
+    if errors:
+        document["errors"] = list(errors)
+    return document
+
+
+def problem_of(error: PrunescopeError) -> dict[str, Any]:
+    errors = [
+        {"field": name, "pointer": pointer(name.split(".")), "detail": text}
+        for name, text in error.fields.items()
+    ]
+    return problem(
+        error.status,
+        error.title,
+        f"{error.message} {error.hint}".strip(),
+        code=error.code,
+        hint=error.hint,
+        errors=errors,
+    )
+
+
+def problem_response(
+    document: Mapping[str, Any], headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    return JSONResponse(
+        document,
+        status_code=document["status"],
+        headers={"Cache-Control": "no-store", **(headers or {})},
+        media_type=MEDIA_TYPE,
+    )
+
+
+def wants_page(scope: Scope) -> bool:
+    """Whether a person's browser asked for a page, rather than a program for data."""
+    if scope["path"].startswith(("/api/", "/static/")) or scope["path"] == "/openapi.json":
+        return False
+    headers = Headers(scope=scope)
+    accept = headers.get("accept", "").lower()
+    # A page that fetches itself again takes anything, but only browsers send Sec-Fetch-Mode.
+    return "text/html" in accept or ("*/*" in accept and "sec-fetch-mode" in headers)
+
+
+def install(app: FastAPI, page: HtmlProblem) -> None:
+    """Turn every error of `app` into a problem; `page` draws it for people."""
+
+    def answer(
+        request: Request, document: Mapping[str, Any], headers: Mapping[str, str] | None = None
+    ) -> Response:
+        if not wants_page(request.scope):
+            return problem_response(document, headers)
+        if document["status"] == 401:
+            return RedirectResponse(sign_in_address(request.scope), status_code=303)
+        response = page(request, document)
+        response.headers.update(headers or {})
+        return response
+
+    def on_prunescope_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, PrunescopeError)
+        return answer(request, problem_of(error))
+
+    def on_http_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        phrase = HTTPStatus(error.status_code).phrase
+        said = error.detail if error.detail != phrase else ""
+        detail = _DETAILS.get(error.status_code, "") or said or f"{phrase}."
+        document = problem(error.status_code, phrase, detail, code=phrase.lower().replace(" ", "-"))
+        return answer(request, document, error.headers)
+
+    def on_invalid_request(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        faults = error.errors()
+        if faults and all(fault["loc"][:1] == ("path",) for fault in faults):
+            asked = request.scope["path"]
+            return answer(
+                request,
+                problem_of(NotFound(f"There is nothing at {asked}.", "Ids are whole numbers.")),
+            )
+        errors = [
+            {
+                "field": field_name(fault["loc"]),
+                "pointer": pointer(fault["loc"][1:]),
+                "detail": as_sentence(fault),
+            }
+            for fault in faults
+        ]
+        shown = [
+            f"{entry['field']}: {entry['detail']}" if entry["field"] else entry["detail"]
+            for entry in errors[:5]
+        ]
+        if len(errors) > len(shown):
+            shown.append(f"And {len(errors) - len(shown)} more.")
+        document = problem(
+            422,
+            "The request can't be carried out",
+            " ".join(shown),
+            code="invalid-input",
+            hint="The fields and their ranges are described at /docs.",
+            errors=errors,
+        )
+        return answer(request, document)
+
+    def on_anything_else(request: Request, error: Exception) -> Response:
+        document = problem(
+            500,
+            "Something went wrong on the server",
+            "The server met an error that it did not expect. Its log has the details; trying again "
+            "is safe.",
+            code="internal",
+        )
+        # This handler runs outside all middleware, so the headers are its own to set.
+        return answer(request, document, dict(SECURITY_HEADERS))
+
+    app.add_exception_handler(PrunescopeError, on_prunescope_error)
+    app.add_exception_handler(HTTPException, on_http_error)
+    app.add_exception_handler(RequestValidationError, on_invalid_request)
+    app.add_exception_handler(Exception, on_anything_else)

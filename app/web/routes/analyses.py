@@ -1,0 +1,103 @@
+"""Analyses: start, follow, read."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.responses import JSONResponse, Response
+
+from app.store import analyses as store_analyses
+from app.store import datasets as store_datasets
+from app.store import models as store_models
+from app.store.events import analysis_topic
+from app.web.answers import Analysis, AnalysisList, answers
+from app.web.csv import CSV, curves_csv
+from app.web.downloads import content_disposition, slug
+from app.web.paging import Asked
+from app.web.params import Cascade, ItemId, OptionalId
+from app.web.reading import analyses as reading
+from app.web.schemas import AnalysisBody
+from app.web.services import Given
+from app.web.streaming import EVENTS, After, LastEventId, stream_topic
+from app.web.validation import check_available, check_units, grid_of, require_ready
+from app.web.views.models import weight_units
+
+router = APIRouter(prefix="/analyses", tags=["analyses"])
+
+
+@router.post("", status_code=202, responses=answers(Analysis, 202, 404, 409, 422))
+def start_analysis(body: AnalysisBody, given: Given) -> JSONResponse:
+    """Measure how the accuracy falls, unit by unit. Known points are not redone."""
+    check_available(body)
+    levels = grid_of(body)
+    with given.store.write() as session:
+        model = store_models.get(session, body.model_id)
+        dataset = store_datasets.get(session, body.dataset_id)
+        require_ready(model, "Model", "model_id")
+        require_ready(dataset, "Data set", "dataset_id")
+        units = None if body.units is None else list(dict.fromkeys(body.units))
+        if units is not None:
+            check_units(units, weight_units(model), "units")
+        row = store_analyses.create(
+            session,
+            model_id=model.id,
+            dataset_id=dataset.id,
+            levels=levels,
+            granularity=body.granularity,
+            criteria=list(dict.fromkeys(body.criteria)),
+            units=units,
+            evaluation={"mode": "exact"},
+            recalibrate_batch_norm=False,
+            seed=body.seed,
+        )
+        created = reading.view(session, reading.find(session, row.id))
+    location = {"Location": f"/api/analyses/{created['id']}"}
+    return JSONResponse(created, status_code=202, headers=location)
+
+
+@router.get("", responses=answers(AnalysisList, 200, 422))
+def list_analyses(
+    given: Given, asked: Asked, model_id: OptionalId = None, dataset_id: OptionalId = None
+) -> JSONResponse:
+    """Analyses without their curves, newest first; of one model or data set if asked."""
+    with given.store.read() as session:
+        items, cursor = reading.list_analyses(
+            session, asked, model_id=model_id, dataset_id=dataset_id
+        )
+    return JSONResponse({"items": items, "next_cursor": cursor})
+
+
+@router.get("/{item_id}", responses=answers(Analysis, 200, 404))
+def get_analysis(item_id: ItemId, given: Given) -> JSONResponse:
+    """The analysis with every point that is known so far."""
+    with given.store.read() as session:
+        return JSONResponse(reading.view(session, reading.find(session, item_id)))
+
+
+@router.get("/{item_id}/events", response_class=Response, responses=EVENTS)
+def follow_analysis(
+    item_id: ItemId, given: Given, last_event_id: LastEventId = None, after: After = None
+) -> Response:
+    """Server-sent events: `status`, `baseline`, `points`, `job`, `measurement`. Ids only rise."""
+    with given.store.read() as session:
+        store_analyses.get(session, item_id)
+    return stream_topic(given, analysis_topic(item_id), last_event_id, after)
+
+
+@router.get("/{item_id}/curves.csv", response_class=Response, responses=CSV)
+def get_curves_csv(item_id: ItemId, given: Given) -> Response:
+    """One row a point: unit, criterion, sparsity, achieved, accuracy, its interval, and counts."""
+    with given.store.read() as session:
+        found = reading.find(session, item_id)
+        points = reading.points_of(session, found.row)
+    name = f"{slug(found.model.name, 'model')}-analysis-{item_id}-curves.csv"
+    return Response(
+        curves_csv(found.row, weight_units(found.model), points),
+        media_type="text/csv; charset=utf-8",
+        headers={"Content-Disposition": content_disposition(name)},
+    )
+
+
+@router.delete("/{item_id}", status_code=204, responses=answers(None, 204, 404, 409))
+def delete_analysis(item_id: ItemId, given: Given, cascade: Cascade = False) -> Response:
+    store_analyses.delete(given.store, given.blobs, item_id, cascade=cascade)
+    return Response(status_code=204)

@@ -1,0 +1,46 @@
+"""Jobs: what is being done, and how to stop it or try again."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.responses import JSONResponse
+
+from app.domain.words import JobState
+from app.store import queue
+from app.web.answers import Job, JobList, answers
+from app.web.paging import Asked
+from app.web.params import ItemId
+from app.web.reading import jobs as reading
+from app.web.services import Given
+
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+
+@router.get("", responses=answers(JobList, 200, 422))
+def list_jobs(given: Given, asked: Asked, state: JobState | None = None) -> JSONResponse:
+    """All jobs, newest first; with `state` only those in it."""
+    with given.store.read() as session:
+        items, cursor = reading.list_jobs(session, asked, state)
+    return JSONResponse({"items": items, "next_cursor": cursor})
+
+
+@router.get("/{item_id}", responses=answers(Job, 200, 404))
+def get_job(item_id: ItemId, given: Given) -> JSONResponse:
+    with given.store.read() as session:
+        return JSONResponse(reading.read_job(session, item_id))
+
+
+@router.post("/{item_id}/cancel", status_code=202, responses=answers(Job, 202, 404, 409))
+def cancel_job(item_id: ItemId, given: Given) -> JSONResponse:
+    """A waiting job is cancelled at once, a running one as soon as its worker notices."""
+    with given.store.write() as session:
+        queue.request_cancel(session, item_id)
+        return JSONResponse(reading.read_job(session, item_id), status_code=202)
+
+
+@router.post("/{item_id}/retry", status_code=202, responses=answers(Job, 202, 404, 409))
+def retry_job(item_id: ItemId, given: Given) -> JSONResponse:
+    """A failed or cancelled job waits in the queue again. What it had measured is kept."""
+    with given.store.write() as session:
+        queue.retry(session, item_id)
+        return JSONResponse(reading.read_job(session, item_id), status_code=202)

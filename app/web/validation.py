@@ -1,0 +1,182 @@
+"""What a request asks for, held against what is there. All errors name the field and a way out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from difflib import get_close_matches
+
+from app.domain.errors import Conflict, InvalidInput
+from app.domain.levels import DEFAULT_SPARSITIES, to_level, to_levels, to_sparsity
+from app.domain.words import SplitName, Status
+from app.store.tables import Analysis, Dataset, Model
+from app.web.schemas import AnalysisBody, ExperimentBody, PlanBody
+from app.web.views.common import JSON
+
+CRITERIA = ("magnitude",)
+DEFAULT_BATCH_SIZE = 64
+NAMED = 5
+
+
+def refuse(field: str, message: str, hint: str = "") -> InvalidInput:
+    return InvalidInput(message, hint, fields={field: message})
+
+
+def check_available(body: AnalysisBody) -> None:
+    """Raises InvalidInput for what the contract names but this version can't do."""
+    if body.granularity != "weight":
+        raise refuse(
+            "granularity",
+            "Whole channels can't be analysed yet.",
+            "Use granularity weight, which is also the default.",
+        )
+    if body.evaluation.mode != "exact":
+        raise refuse(
+            "evaluation.mode",
+            "Adaptive evaluation is not available yet.",
+            "Use mode exact, which measures every sample and is also the default.",
+        )
+    if body.recalibrate_batch_norm:
+        raise refuse(
+            "recalibrate_batch_norm",
+            "Batch norm can't be recalibrated yet.",
+            "Leave recalibrate_batch_norm out, or send false.",
+        )
+    unknown = [name for name in body.criteria if name not in CRITERIA]
+    if unknown:
+        raise refuse(
+            "criteria",
+            f"There is no criterion {quoted(unknown)}.",
+            f"Known are: {', '.join(CRITERIA)}.",
+        )
+
+
+def grid_of(body: AnalysisBody) -> tuple[int, ...]:
+    """The levels of the grid, in millionths, each once."""
+    return to_levels(DEFAULT_SPARSITIES if body.sparsities is None else body.sparsities)
+
+
+def require_ready(row: Model | Dataset, title: str, field: str) -> None:
+    """Raises Conflict while it is imported, InvalidInput when that has failed."""
+    if row.status == Status.IMPORTING:
+        raise Conflict(
+            f"{title} {row.id} is still being imported.",
+            "Try again in a moment: its status has to be ready.",
+        )
+    if row.status == Status.FAILED:
+        reason = (row.error or {}).get("message", "")
+        raise refuse(
+            field,
+            f"{title} {row.id} could not be imported. {reason}".strip(),
+            "Upload a file that can be read.",
+        )
+
+
+def check_units(asked: Iterable[str], units: Sequence[JSON], field: str) -> None:
+    """Raises InvalidInput for ids that the model doesn't have, or that can't be pruned."""
+    by_id = {unit["id"]: unit for unit in units}
+    asked = list(asked)
+    unknown = [name for name in asked if name not in by_id]
+    if unknown:
+        prunable = [unit["id"] for unit in units if unit["prunable"]]
+        raise refuse(
+            field,
+            f"The model has no unit {quoted(unknown)}.",
+            suggestion(unknown[0], prunable),
+        )
+    whole = [by_id[name] for name in asked if not by_id[name]["prunable"]]
+    if whole:
+        reason = (whole[0]["reason"] or "it is never pruned").rstrip(".")
+        raise refuse(
+            field,
+            f"The unit {quoted([unit['id'] for unit in whole])} can't be pruned: {reason}.",
+            "Leave it out.",
+        )
+
+
+def suggestion(wrong: str, known: Collection[str]) -> str:
+    """The nearest ids, or the first few when none is near."""
+    near = get_close_matches(wrong, known, n=3, cutoff=0.5)
+    if near:
+        return f"Did you mean {' or '.join(near)}?"
+    some = ", ".join(list(known)[:NAMED])
+    return f"Its units are: {some}{', …' if len(known) > NAMED else ''}."
+
+
+def quoted(names: Sequence[str]) -> str:
+    shown = ", ".join(f"“{name[:200]}”" for name in names[:NAMED])
+    more = len(names) - NAMED
+    return f"{shown} (and {more} more)" if more > 0 else shown
+
+
+def plan_choices(
+    body: PlanBody, analysis: Analysis, units: Sequence[JSON]
+) -> tuple[str, dict[str, float]]:
+    """The plan's criterion, and its sparsities as they are stored. Raises InvalidInput."""
+    if body.target is not None or body.pinned is not None:
+        raise refuse(
+            "target" if body.target is not None else "pinned",
+            "Thresholds can't be solved for a target yet.",
+            "Send sparsities: one number for each unit that is to be pruned.",
+        )
+    if body.sparsities is None:
+        raise refuse(
+            "sparsities",
+            "The plan says nothing about sparsities.",
+            "Send sparsities: one number from 0 to 1 for each unit that is to be pruned.",
+        )
+    criterion = body.criterion or analysis.criteria[0]
+    if criterion not in analysis.criteria:
+        raise refuse(
+            "criterion",
+            f"The analysis has no curves for the criterion {quoted([criterion])}.",
+            f"It has them for: {', '.join(analysis.criteria)}.",
+        )
+    check_units(body.sparsities, units, "sparsities")
+    return criterion, {
+        unit: to_sparsity(to_level(sparsity)) for unit, sparsity in body.sparsities.items()
+    }
+
+
+def check_split(split: str) -> str:
+    """The split to measure a plan on. Raises InvalidInput for all but tune."""
+    if split == SplitName.TUNE:
+        return split
+    if split == SplitName.TEST:
+        raise refuse(
+            "split",
+            "A plan is not measured on the test split: whoever chose by it could not trust it for "
+            "the final figures any more.",
+            "Measure on tune. An experiment reports its final figures on test, once.",
+        )
+    raise refuse("split", f"A plan can't be measured on {quoted([split])}.", "Measure on tune.")
+
+
+def experiment_settings(body: ExperimentBody, splits: Mapping[str, int]) -> JSON:
+    """The settings as the worker reads them. Raises InvalidInput."""
+    if body.schedule != "one-shot" or body.steps not in (None, 1):
+        raise refuse(
+            "schedule",
+            "Pruning in several steps is not available yet.",
+            "Use schedule one-shot, which is also the default, and leave steps out.",
+        )
+    if body.distillation:
+        raise refuse(
+            "distillation",
+            "Distillation is not available yet.",
+            "Leave distillation out, or send false.",
+        )
+    if not splits.get(SplitName.TRAIN):
+        raise InvalidInput(
+            "The data set has no samples in its train split, so there is nothing to retrain on.",
+            "Upload it with x_train and y_train, or with x and y alone: they are then split into "
+            "train, tune and test.",
+        )
+    return {
+        "schedule": body.schedule,
+        "epochs": body.epochs,
+        "batch_size": body.batch_size or DEFAULT_BATCH_SIZE,
+        "learning_rate": body.learning_rate,
+        "distillation": False,
+        "baselines": list(dict.fromkeys(body.baselines)),
+        "seed": body.seed,
+    }

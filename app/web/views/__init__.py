@@ -1,0 +1,1 @@
+"""View models: rows of the store as the JSON of the contract."""

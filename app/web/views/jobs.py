@@ -1,0 +1,38 @@
+"""Jobs and workers."""
+
+from __future__ import annotations
+
+from app.store.tables import Job, Worker
+from app.web.views.common import JSON, error_view, instant, progress_view
+
+
+def job_view(row: Job, label: str) -> JSON:
+    """GET /api/jobs/{id}. `label` names for people what the job works on."""
+    subject = None
+    if row.subject_kind is not None:
+        subject = {"kind": row.subject_kind, "id": row.subject_id}
+    return {
+        "id": row.id,
+        "kind": str(row.kind),
+        "state": str(row.state),
+        "attempt": row.attempt,
+        "max_attempts": row.max_attempts,
+        "progress": progress_view(row.progress),
+        "error": error_view(row.error),
+        "subject": subject,
+        "label": label,
+        "cancel_requested": bool(row.cancel_requested),
+        "created_at": instant(row.created_at),
+        "started_at": instant(row.started_at),
+        "finished_at": instant(row.finished_at),
+    }
+
+
+def worker_view(row: Worker) -> JSON:
+    return {
+        "id": row.id,
+        "pid": row.pid,
+        "host": row.host,
+        "started_at": instant(row.started_at),
+        "heartbeat_at": instant(row.heartbeat_at),
+    }

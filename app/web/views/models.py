@@ -1,0 +1,104 @@
+"""Models and data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from app.store.tables import Dataset, Model
+from app.web.views.common import JSON, error_view, instant
+
+SPLITS = ("train", "tune", "test")
+
+
+def model_summary(row: Model) -> JSON:
+    return {
+        "id": row.id,
+        "name": row.name,
+        "format": row.format,
+        "sha256": row.sha256,
+        "bytes": row.bytes,
+        "architecture": row.architecture,
+        "status": str(row.status),
+        "error": error_view(row.error),
+        "parameters": row.parameters,
+        "macs": row.macs,
+        "job_id": row.job_id,
+        "created_at": instant(row.created_at),
+    }
+
+
+def model_view(row: Model) -> JSON:
+    """GET /api/models/{id}."""
+    units = row.units or {}
+    return model_summary(row) | {
+        "layers": row.layers or [],
+        "units": {
+            "weight": [unit_view(unit) for unit in units.get("weight", ())],
+            "channel": [unit_view(unit) for unit in units.get("channel", ())],
+        },
+        "inputs": row.inputs or [],
+        "fixed_batch": row.fixed_batch,
+    }
+
+
+def unit_view(unit: JSON) -> JSON:
+    shape = unit.get("shape") or []
+    return {
+        "id": unit["id"],
+        "size": unit["size"],
+        "shape": shape,
+        "members": unit.get("members") or [unit["id"]],
+        "layer": unit.get("layer", unit["id"].rpartition(".")[0]),
+        "macs": unit.get("macs", 0),
+        "itemsize": unit.get("itemsize", 4),
+        "prunable": unit["prunable"],
+        "reason": unit.get("reason"),
+    }
+
+
+def weight_units(row: Model) -> list[JSON]:
+    """The units of granularity `weight`, in network order."""
+    return [unit_view(unit) for unit in (row.units or {}).get("weight", ())]
+
+
+def model_facts(row: Model, units: Sequence[JSON]) -> JSON:
+    """What the costs of a plan are computed from, here and in the page."""
+    return {
+        "total_parameters": row.parameters or 0,
+        "total_macs": row.macs or 0,
+        "total_bytes": sum(unit["size"] * unit["itemsize"] for unit in units),
+        "file_bytes": row.bytes,
+        "units": [
+            {
+                "id": unit["id"],
+                "size": unit["size"],
+                "rows": (unit["shape"] or [1])[0],
+                "itemsize": unit["itemsize"],
+                "macs": unit["macs"],
+            }
+            for unit in units
+            if unit["prunable"]
+        ],
+    }
+
+
+def dataset_view(row: Dataset) -> JSON:
+    """GET /api/datasets/{id}. All three splits are named; 0 means that there is none."""
+    splits: dict[str, Any] = row.splits or {}
+    return {
+        "id": row.id,
+        "name": row.name,
+        "format": row.format,
+        "sha256": row.sha256,
+        "bytes": row.bytes,
+        "status": str(row.status),
+        "error": error_view(row.error),
+        "task": row.task,
+        "splits": {name: splits.get(name, 0) for name in SPLITS},
+        "input_shape": row.input_shape,
+        "classes": row.classes,
+        "details": row.details or {},
+        "job_id": row.job_id,
+        "created_at": instant(row.created_at),
+    }
