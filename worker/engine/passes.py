@@ -1,0 +1,165 @@
+"""How cells are grouped into passes over the data, and one pass over one batch.
+
+Every pass repeats the dense prefix, so it should hold many cells; its results are known only at its
+end, so it should be short. Grouping follows measured time and changes no figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worker.engine.evaluation import Tally, class_logits
+from worker.engine.pulse import Pulse
+from worker.engine.steps import Registers
+from worker.engine.suffix import Flow, Suffix, execute
+
+PREFIX_SHARE = 0.1
+"""The part of a pass that its dense prefix may take."""
+FIRST_PREFIX_SHARE = 0.25
+"""The same for the first pass, whose points people are waiting for."""
+FIRST_SECONDS, PASS_SECONDS = 1.0, 4.0
+_ROW_ELEMENTS = 2**20
+
+
+def pass_length(costs: Sequence[float], prefix: float, position: int) -> int:
+    """How many of the next cells belong to a pass.
+
+    `costs` are the estimated seconds of the cells in their order, `prefix` those of the dense
+    prefix, `position` the number of passes so far. Passes start short and grow.
+    """
+    share = FIRST_PREFIX_SHARE if position == 0 else PREFIX_SHARE
+    target = min(PASS_SECONDS, FIRST_SECONDS * 2**position)
+    budget = max(target, prefix * (1 - share) / share)
+    spent = 0.0
+    for count, cost in enumerate(costs, start=1):
+        spent += cost
+        if spent >= budget:
+            # A short rest is not worth a prefix of its own.
+            return len(costs) if sum(costs[count:]) < budget / 4 else count
+    return len(costs)
+
+
+@dataclass
+class Job:
+    """One weight with the numbers of entries to remove from it in a pass.
+
+    `rank` has the weight's shape: the entry leaves when its rank is below the number removed.
+    """
+
+    weight: Tensor
+    rank: Tensor
+    suffix: Suffix
+    counts: tuple[int, ...]
+    cost: float
+    tally: Tally = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.tally = Tally(len(self.counts))
+
+
+class Pass:
+    """Some jobs over the same batches.
+
+    Within a batch the dense network runs once, and each job runs as soon as the values it needs
+    are there. A value is dropped when neither the dense run nor a later job needs it, so what is
+    alive at once is bounded by one batch's activations however long the split is.
+    """
+
+    def __init__(self, flow: Flow, jobs: Sequence[Job]) -> None:
+        self._flow = flow
+        self._waiting: dict[int, list[Job]] = {}
+        for job in jobs:
+            self._waiting.setdefault(job.suffix.ready, []).append(job)
+        wanted = {at for job in jobs for at in job.suffix.boundary}
+        self._order = list(flow.prefix(wanted))
+        last = dict.fromkeys(flow.inputs, -1)
+        for at in self._order:
+            last.setdefault(at, at)
+            for source in flow.reads(at):
+                last[source] = at
+        for job in jobs:
+            for source in job.suffix.boundary:
+                last[source] = max(last[source], job.suffix.ready)
+        self._drop: dict[int, list[int]] = {}
+        for register, at in last.items():
+            self._drop.setdefault(at, []).append(register)
+        self._scratch = flow.registers()
+
+    def run_batch(
+        self,
+        inputs: Sequence[Tensor],
+        labels: Tensor,
+        dense: np.ndarray[Any, Any],
+        pulse: Pulse,
+        batch_share: float,
+    ) -> None:
+        """Add one batch to every job's tally.
+
+        `dense` are the dense network's classes [batch]; `batch_share` is the batch's part of the
+        split, for progress. Weights have their old bits back whatever happens.
+        """
+        flow = self._flow
+        registers = flow.registers()
+        for at, tensor in zip(flow.inputs, inputs, strict=True):
+            registers[at] = tensor
+        self._run_waiting(-1, registers, labels, dense, pulse, batch_share)
+        for at in self._order:
+            registers[at] = flow.step(at)(registers)
+            self._run_waiting(at, registers, labels, dense, pulse, batch_share)
+            pulse.beat()
+
+    def _run_waiting(
+        self,
+        at: int,
+        registers: Registers,
+        labels: Tensor,
+        dense: np.ndarray[Any, Any],
+        pulse: Pulse,
+        batch_share: float,
+    ) -> None:
+        for job in self._waiting.get(at, ()):
+            work = job.cost * batch_share
+            self._run_job(job, registers, labels, dense, lambda work=work: pulse.beat(work))
+        for register in self._drop.get(at, ()):
+            registers[register] = None
+
+    def _run_job(
+        self,
+        job: Job,
+        registers: Registers,
+        labels: Tensor,
+        dense: np.ndarray[Any, Any],
+        beat: Callable[[], None],
+    ) -> None:
+        output, scratch = self._flow.output, self._scratch
+        instructions, boundary = job.suffix.instructions, job.suffix.boundary
+        weight, original, rank = job.weight, job.weight.clone(), job.rank
+        zero = torch.zeros((), dtype=weight.dtype)
+        rows: list[Tensor] = []
+        first = elements = 0
+        try:
+            for count in job.counts:
+                weight.copy_(torch.where(rank < count, zero, original))
+                for source in boundary:
+                    scratch[source] = registers[source]
+                execute(instructions, scratch)
+                rows.append(class_logits(scratch[output], labels))
+                scratch[output] = None
+                elements += rows[-1].numel()
+                if elements >= _ROW_ELEMENTS:
+                    job.tally.add(torch.stack(rows), labels, dense, first)
+                    first, elements = first + len(rows), 0
+                    rows = []
+                beat()
+        finally:
+            weight.copy_(original)
+            for source in boundary:
+                scratch[source] = None
+        if rows:
+            job.tally.add(torch.stack(rows), labels, dense, first)
