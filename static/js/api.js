@@ -1,7 +1,10 @@
 // The JSON API. Every failure is an ApiError that says what is wrong and what to do.
 
 export class ApiError extends Error {
-  /** @param {{status: number, title?: string, detail?: string, hint?: string, errors?: object[]}} problem */
+  /**
+   * @param {{status: number, title?: string, detail?: string, hint?: string, errors?: object[]}}
+   *   problem
+   */
   constructor(problem) {
     super(problem.detail || problem.title || "The server gave no reason.");
     this.name = "ApiError";

@@ -5,7 +5,7 @@ import { onThemeChange } from "./theme.js";
 
 let probe = null;
 
-/** The colour a token has now, resolved for the theme on the screen: token("accent") → "rgb(…)". */
+/** The colour a token has now, resolved for the theme on the screen: "accent" → "rgb(…)". */
 export function token(name) {
   if (!probe) {
     probe = document.createElement("i");
@@ -24,30 +24,46 @@ export const CONFIG = { displayModeBar: false, responsive: true };
 
 export function axis(extra = {}) {
   return {
-    fixedrange: true, zeroline: false, showgrid: false, ticks: "outside", ticklen: 4,
-    tickcolor: token("control"), linecolor: token("rule"),
-    tickfont: { size: 11, color: token("ink-3") }, ...extra,
+    fixedrange: true,
+    zeroline: false,
+    showgrid: false,
+    ticks: "outside",
+    ticklen: 4,
+    tickcolor: token("control"),
+    linecolor: token("rule"),
+    tickfont: { size: 11, color: token("ink-3") },
+    ...extra,
   };
 }
 
 export function layout(extra = {}) {
   return {
-    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+    paper_bgcolor: "rgba(0,0,0,0)",
+    plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: sans(), size: 11, color: token("ink-2") },
-    dragmode: false, hovermode: "closest", showlegend: false,
+    dragmode: false,
+    hovermode: "closest",
+    showlegend: false,
     hoverlabel: {
-      bgcolor: token("raised"), bordercolor: token("control"),
+      bgcolor: token("raised"),
+      bordercolor: token("control"),
       font: { family: sans(), size: 12, color: token("ink") },
     },
     ...extra,
   };
 }
 
-/** An annotation without an arrow. `text` must have been through plotlyText where it holds names. */
+/** An annotation without an arrow. Names in `text` must have been through plotlyText. */
 export function note(x, y, text, extra = {}) {
   return {
-    x, y, text, showarrow: false, xanchor: "left", yanchor: "middle",
-    font: { size: 11, color: token("ink-2") }, ...extra,
+    x,
+    y,
+    text,
+    showarrow: false,
+    xanchor: "left",
+    yanchor: "middle",
+    font: { size: 11, color: token("ink-2") },
+    ...extra,
   };
 }
 

@@ -12,10 +12,14 @@ export function openDialog(dialog) {
       if (event.target === dialog || event.target.closest("[data-close]")) dialog.close("");
     };
     dialog.addEventListener("click", onClick);
-    dialog.addEventListener("close", () => {
-      dialog.removeEventListener("click", onClick);
-      resolve(dialog.returnValue);
-    }, { once: true });
+    dialog.addEventListener(
+      "close",
+      () => {
+        dialog.removeEventListener("click", onClick);
+        resolve(dialog.returnValue);
+      },
+      { once: true },
+    );
     dialog.returnValue = "";
     dialog.showModal();
   });
@@ -27,13 +31,22 @@ export function openDialog(dialog) {
  * @returns {Promise<boolean>}
  */
 export async function confirmDialog({ title, text, yes, no = "Keep it" }) {
-  const dialog = h("dialog", { class: "dialog", "aria-labelledby": "ask-title" },
-    h("form", { method: "dialog" },
+  const dialog = h(
+    "dialog",
+    { class: "dialog", "aria-labelledby": "ask-title" },
+    h(
+      "form",
+      { method: "dialog" },
       h("h2", { id: "ask-title" }, title),
       h("p", {}, text),
-      h("div", { class: "dialog-acts" },
+      h(
+        "div",
+        { class: "dialog-acts" },
         h("button", { class: "btn", value: "", autofocus: true }, no),
-        h("button", { class: "btn danger", value: "yes" }, yes))));
+        h("button", { class: "btn danger", value: "yes" }, yes),
+      ),
+    ),
+  );
   document.body.append(dialog);
   const answer = await openDialog(dialog);
   dialog.remove();

@@ -4,8 +4,8 @@ const SVG = "http://www.w3.org/2000/svg";
 
 /**
  * h("a", {href: "/", class: "x", onclick: f}, "text", child, [more], null)
- * Keys that start with "on" become listeners, `dataset` and `style` take objects, true/false set and
- * leave out boolean attributes. Strings become text nodes.
+ * Keys that start with "on" become listeners, `dataset` and `style` take objects, true/false set
+ * and leave out boolean attributes. Strings become text nodes.
  */
 export function h(tag, props = {}, ...children) {
   return fill(document.createElement(tag), props, children);
@@ -34,8 +34,11 @@ const isChild = (child) => child !== null && child !== undefined && child !== fa
 
 /** An icon of the sprite in partials/icons.html. */
 export function icon(name) {
-  return svg("svg", { class: "i", viewBox: "0 0 16 16", "aria-hidden": "true" },
-    svg("use", { href: `#i-${name}` }));
+  return svg(
+    "svg",
+    { class: "i", viewBox: "0 0 16 16", "aria-hidden": "true" },
+    svg("use", { href: `#i-${name}` }),
+  );
 }
 
 export const $ = (selector, root = document) => root.querySelector(selector);
@@ -44,8 +47,11 @@ export const $$ = (selector, root = document) => [...root.querySelectorAll(selec
 /** New content for a live region of the page; what had the focus in there has it afterwards. */
 export function renew(container, ...children) {
   const active = container.contains(document.activeElement) ? document.activeElement : null;
-  const key = active && ["aria-label", "href", "id"]
-    .map((name) => [name, active.getAttribute(name)]).find(([, value]) => value);
+  const key =
+    active &&
+    ["aria-label", "href", "id"]
+      .map((name) => [name, active.getAttribute(name)])
+      .find(([, value]) => value);
   container.replaceChildren(...children.flat(Infinity).filter(isChild));
   if (key) container.querySelector(`[${key[0]}="${CSS.escape(key[1])}"]`)?.focus();
 }

@@ -3,8 +3,7 @@
 
 import { axis, CONFIG, layout, niceTicks, note, token } from "./charts.js";
 import { loss, percent, plotlyText } from "./format.js";
-import { bestEpoch } from "./experiment-model.js";
-import { runName } from "./experiment-tables.js";
+import { bestEpoch, runName } from "./experiment-model.js";
 
 const KINK = 0.006;
 const RIGHT = 128;
@@ -16,14 +15,19 @@ function scaleFor(kind, top) {
 
 /** Tick accuracies that are round and, on the stretched scale, at least 16 px apart. */
 function accuracyTicks(kind, low, high, scale, height) {
-  const candidates = kind === "linear"
-    ? niceTicks(low, high, 5)
-    : [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995, 1];
+  const candidates =
+    kind === "linear"
+      ? niceTicks(low, high, 5)
+      : [
+          0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98,
+          0.985, 0.99, 0.995, 1,
+        ];
   const span = scale(high) - scale(low);
   const ticks = [];
   for (const value of candidates.filter((one) => one >= low && one <= high).reverse()) {
     const last = ticks.at(-1);
-    if (last === undefined || ((scale(last) - scale(value)) / span) * height >= 17) ticks.push(value);
+    if (last === undefined || ((scale(last) - scale(value)) / span) * height >= 17)
+      ticks.push(value);
   }
   return ticks;
 }
@@ -41,8 +45,8 @@ function spread(labels, least = 13) {
 
 /**
  * @param {HTMLElement} element
- * @param {{runs: object[], epochs: number, dense: number | null, kind: "stretched" | "linear"}} what
- *   `dense`: accuracy of the unpruned network on the same split as the epochs
+ * @param {{runs: object[], epochs: number, dense: number | null, kind: "stretched" | "linear"}}
+ *   what `dense`: accuracy of the unpruned network on the same split as the epochs
  */
 export function drawTrajectories(element, { runs, epochs, dense, kind }) {
   const drawn = runs.filter((run) => run.trajectory.length);
@@ -58,12 +62,21 @@ export function drawTrajectories(element, { runs, epochs, dense, kind }) {
   const yRange = [scale(bottom) - room, scale(top) + room * 1.6];
   const accuracyHeight = height * 0.62;
   const ticks = accuracyTicks(kind, bottom, Math.min(1, top), scale, accuracyHeight);
-  const losses = drawn.flatMap((run) => run.trajectory.flatMap((row) => [row.tune_loss, row.train_loss]))
+  const losses = drawn
+    .flatMap((run) => run.trajectory.flatMap((row) => [row.tune_loss, row.train_loss]))
     .filter((value) => value > 0);
   const lossRange = losses.length
-    ? [Math.log10(Math.min(...losses)) - 0.08, Math.log10(Math.max(...losses)) + 0.08] : [-1, 0];
-  const colours = { plan: token("accent"), other: token("context"), ink: token("ink"), soft: token("ink-2"), caption: token("ink-3") };
-  const digits = kind === "linear" && ticks.length > 1 && Math.abs(ticks[0] - ticks[1]) < 0.0099 ? 1 : null;
+    ? [Math.log10(Math.min(...losses)) - 0.08, Math.log10(Math.max(...losses)) + 0.08]
+    : [-1, 0];
+  const colours = {
+    plan: token("accent"),
+    other: token("context"),
+    ink: token("ink"),
+    soft: token("ink-2"),
+    caption: token("ink-3"),
+  };
+  const digits =
+    kind === "linear" && ticks.length > 1 && Math.abs(ticks[0] - ticks[1]) < 0.0099 ? 1 : null;
 
   const traces = [];
   const ends = [];
@@ -74,90 +87,198 @@ export function drawTrajectories(element, { runs, epochs, dense, kind }) {
     const colour = own ? colours.plan : colours.other;
     const name = plotlyText(runName(run.name));
     if (own && run.trajectory.every((row) => Number.isFinite(row.low))) {
-      const edge = (key) => run.trajectory.map((row) => Math.min(yRange[1], Math.max(yRange[0], scale(row[key]))));
+      const edge = (key) =>
+        run.trajectory.map((row) => Math.min(yRange[1], Math.max(yRange[0], scale(row[key]))));
       traces.push(
         { x, y: edge("high"), mode: "lines", line: { width: 0 }, hoverinfo: "skip" },
-        { x, y: edge("low"), mode: "lines", line: { width: 0 }, fill: "tonexty", fillcolor: token("accent-band"), hoverinfo: "skip" });
+        {
+          x,
+          y: edge("low"),
+          mode: "lines",
+          line: { width: 0 },
+          fill: "tonexty",
+          fillcolor: token("accent-band"),
+          hoverinfo: "skip",
+        },
+      );
     }
     traces.push({
-      x, y: run.trajectory.map((row) => scale(row.tune_accuracy)), mode: "lines+markers",
-      line: { color: colour, width: own ? 2 : 1.25 }, marker: { color: colour, size: own ? 4.5 : 3 },
+      x,
+      y: run.trajectory.map((row) => scale(row.tune_accuracy)),
+      mode: "lines+markers",
+      line: { color: colour, width: own ? 2 : 1.25 },
+      marker: { color: colour, size: own ? 4.5 : 3 },
       customdata: run.trajectory.map((row) => percent(row.tune_accuracy)),
       hovertemplate: `${name}, epoch %{x}: %{customdata}<extra></extra>`,
     });
     if (own) {
       traces.push({
-        x, y: run.trajectory.map((row) => row.train_loss), yaxis: "y2", mode: "lines",
-        line: { color: colour, width: 1 }, opacity: 0.65, connectgaps: false,
+        x,
+        y: run.trajectory.map((row) => row.train_loss),
+        yaxis: "y2",
+        mode: "lines",
+        line: { color: colour, width: 1 },
+        opacity: 0.65,
+        connectgaps: false,
         customdata: run.trajectory.map((row) => loss(row.train_loss)),
         hovertemplate: `${name}, training, epoch %{x}: %{customdata}<extra></extra>`,
       });
     }
     traces.push({
-      x, y: run.trajectory.map((row) => row.tune_loss), yaxis: "y2", mode: "lines",
+      x,
+      y: run.trajectory.map((row) => row.tune_loss),
+      yaxis: "y2",
+      mode: "lines",
       line: { color: colour, width: own ? 2 : 1.25 },
       customdata: run.trajectory.map((row) => loss(row.tune_loss)),
       hovertemplate: `${name}, epoch %{x}: loss %{customdata}<extra></extra>`,
     });
     const last = run.trajectory.at(-1);
     ends.push({
-      text: own ? `<b>${name}</b>` : name, x: last.epoch, open: last.epoch < epochs, y: scale(last.tune_accuracy),
-      value: percent(last.tune_accuracy), colour: own ? colours.plan : colours.soft,
+      text: own ? `<b>${name}</b>` : name,
+      x: last.epoch,
+      open: last.epoch < epochs,
+      y: scale(last.tune_accuracy),
+      value: percent(last.tune_accuracy),
+      colour: own ? colours.plan : colours.soft,
     });
   }
 
   const pixelOf = (y) => ((yRange[1] - y) / (yRange[1] - yRange[0])) * accuracyHeight;
-  if (dense !== null) ends.push({ text: "dense", x: epochs, y: scale(dense), value: percent(dense), colour: colours.soft });
+  if (dense !== null)
+    ends.push({
+      text: "dense",
+      x: epochs,
+      y: scale(dense),
+      value: percent(dense),
+      colour: colours.soft,
+    });
   for (const end of ends) end.pixel = pixelOf(end.y);
   const words = (end) => (narrow ? end.text : `${end.text} ${end.value}`);
   const annotations = [
     // A line that still grows carries its name at its tip, the others at the right edge.
-    ...ends.filter((end) => end.open).map((end) => note(end.x, end.y, words(end),
-      { xshift: 8, yshift: -9, font: { size: 11, color: end.colour } })),
-    ...spread(ends.filter((end) => !end.open)).map((end) => note(1, end.y, words(end),
-      { xref: "paper", xshift: 6, yshift: end.pixel - end.at, font: { size: 11, color: end.colour } })),
+    ...ends
+      .filter((end) => end.open)
+      .map((end) =>
+        note(end.x, end.y, words(end), {
+          xshift: 8,
+          yshift: -9,
+          font: { size: 11, color: end.colour },
+        }),
+      ),
+    ...spread(ends.filter((end) => !end.open)).map((end) =>
+      note(1, end.y, words(end), {
+        xref: "paper",
+        xshift: 6,
+        yshift: end.pixel - end.at,
+        font: { size: 11, color: end.colour },
+      }),
+    ),
   ];
   annotations.push(
-    note(0, 1, "<b>accuracy</b> on tune", { xref: "paper", yref: "y domain", xshift: 8, yshift: 2, yanchor: "top", font: { size: 11, color: colours.ink } }),
-    note(0, 1, narrow ? "<b>loss</b>, thin: training" : "<b>loss</b> on tune; thin: this plan on train",
-      { xref: "paper", yref: "y2 domain", xshift: 8, yshift: 14, yanchor: "top", font: { size: 11, color: colours.ink } }));
+    note(0, 1, "<b>accuracy</b> on tune", {
+      xref: "paper",
+      yref: "y domain",
+      xshift: 8,
+      yshift: 2,
+      yanchor: "top",
+      font: { size: 11, color: colours.ink },
+    }),
+    note(
+      0,
+      1,
+      narrow ? "<b>loss</b>, thin: training" : "<b>loss</b> on tune; thin: this plan on train",
+      {
+        xref: "paper",
+        yref: "y2 domain",
+        xshift: 8,
+        yshift: 14,
+        yanchor: "top",
+        font: { size: 11, color: colours.ink },
+      },
+    ),
+  );
 
   const plan = drawn.find((run) => run.name === "plan");
   const best = plan ? bestEpoch(plan) : null;
   if (best) {
     traces.push({
-      x: [best.epoch], y: [scale(best.tune_accuracy)], mode: "markers", hoverinfo: "skip",
+      x: [best.epoch],
+      y: [scale(best.tune_accuracy)],
+      mode: "markers",
+      hoverinfo: "skip",
       marker: { size: 12, color: "rgba(0,0,0,0)", line: { color: colours.ink, width: 1.75 } },
     });
-    annotations.push(note(best.epoch, scale(best.tune_accuracy),
-      `<b>${plan.after ? "kept" : "best so far"}</b>, epoch ${best.epoch}`, {
-        showarrow: true, arrowhead: 0, arrowwidth: 1, arrowcolor: colours.soft, standoff: 7,
-        ax: 0, ay: 38, xanchor: best.epoch > epochs * 0.85 ? "right" : best.epoch < epochs * 0.15 ? "left" : "center",
-        yanchor: "top", bgcolor: token("paper"), font: { size: 11, color: colours.ink },
-      }));
+    annotations.push(
+      note(
+        best.epoch,
+        scale(best.tune_accuracy),
+        `<b>${plan.after ? "kept" : "best so far"}</b>, epoch ${best.epoch}`,
+        {
+          showarrow: true,
+          arrowhead: 0,
+          arrowwidth: 1,
+          arrowcolor: colours.soft,
+          standoff: 7,
+          ax: 0,
+          ay: 38,
+          xanchor:
+            best.epoch > epochs * 0.85 ? "right" : best.epoch < epochs * 0.15 ? "left" : "center",
+          yanchor: "top",
+          bgcolor: token("paper"),
+          font: { size: 11, color: colours.ink },
+        },
+      ),
+    );
   }
 
-  window.Plotly.react(element, traces, layout({
-    margin: { l: 56, r: right, t: 8, b: 38, pad: 0 },
-    xaxis: axis({
-      range: [-epochs * 0.012, epochs * 1.012], anchor: "y2", showline: true,
-      tickvals: niceTicks(0, epochs, narrow ? 4 : 8).filter(Number.isInteger),
-      title: { text: "epoch", font: { size: 11, color: colours.caption }, standoff: 4 },
+  window.Plotly.react(
+    element,
+    traces,
+    layout({
+      margin: { l: 56, r: right, t: 8, b: 38, pad: 0 },
+      xaxis: axis({
+        range: [-epochs * 0.012, epochs * 1.012],
+        anchor: "y2",
+        showline: true,
+        tickvals: niceTicks(0, epochs, narrow ? 4 : 8).filter(Number.isInteger),
+        title: { text: "epoch", font: { size: 11, color: colours.caption }, standoff: 4 },
+      }),
+      yaxis: axis({
+        domain: [0.38, 1],
+        range: yRange,
+        tickvals: ticks.map(scale),
+        ticktext: ticks.map((tick) =>
+          percent(tick, digits ?? (Number.isInteger(Math.round(tick * 1e6) / 1e4) ? 0 : 1)),
+        ),
+        ticklen: 3,
+      }),
+      yaxis2: axis({
+        domain: [0, 0.27],
+        type: "log",
+        range: lossRange,
+        ticklen: 3,
+        tickvals: lossTicks(lossRange),
+        ticktext: lossTicks(lossRange).map((value) => String(value)),
+      }),
+      shapes:
+        dense === null
+          ? []
+          : [
+              {
+                type: "line",
+                xref: "paper",
+                x0: 0,
+                x1: 1,
+                y0: scale(dense),
+                y1: scale(dense),
+                line: { width: 1, color: colours.soft },
+              },
+            ],
+      annotations,
     }),
-    yaxis: axis({
-      domain: [0.38, 1], range: yRange, tickvals: ticks.map(scale),
-      ticktext: ticks.map((tick) => percent(tick, digits ?? (Number.isInteger(Math.round(tick * 1e6) / 1e4) ? 0 : 1))), ticklen: 3,
-    }),
-    yaxis2: axis({
-      domain: [0, 0.27], type: "log", range: lossRange, ticklen: 3,
-      tickvals: lossTicks(lossRange), ticktext: lossTicks(lossRange).map((value) => String(value)),
-    }),
-    shapes: dense === null ? [] : [{
-      type: "line", xref: "paper", x0: 0, x1: 1, y0: scale(dense), y1: scale(dense),
-      line: { width: 1, color: colours.soft },
-    }],
-    annotations,
-  }), CONFIG);
+    CONFIG,
+  );
 }
 
 /** Round values on a log axis, few enough for a low panel. */

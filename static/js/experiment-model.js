@@ -1,14 +1,26 @@
 // What an experiment's page knows, and how events change it. No DOM.
 
-const COPIED = ["epoch", "step", "sparsity", "train_loss", "tune_accuracy", "tune_loss", "low", "high", "learning_rate"];
+const COPIED = [
+  "epoch",
+  "step",
+  "sparsity",
+  "train_loss",
+  "tune_accuracy",
+  "tune_loss",
+  "low",
+  "high",
+  "learning_rate",
+];
 
 /** The runs in their order, those that have not begun with an empty trajectory. */
 export function allRuns(experiment) {
   const names = ["plan", ...(experiment.settings?.baselines ?? [])];
   const known = new Map(experiment.runs.map((run) => [run.name, run]));
   for (const name of known.keys()) if (!names.includes(name)) names.push(name);
-  return names.map((name) => known.get(name)
-    ?? { name, trajectory: [], before: null, after: null, best_epoch: null });
+  return names.map(
+    (name) =>
+      known.get(name) ?? { name, trajectory: [], before: null, after: null, best_epoch: null },
+  );
 }
 
 function runNamed(experiment, name) {
@@ -36,7 +48,7 @@ export function takeRun(experiment, event) {
   Object.assign(runNamed(experiment, name), rest);
 }
 
-/** The epoch that is kept: the stored one, else the best by tune accuracy so far, the earliest first. */
+/** The epoch that is kept: the stored one, else the best so far by tune accuracy, then loss. */
 export function bestEpoch(run) {
   const rows = run.trajectory;
   if (!rows.length) return null;
@@ -44,9 +56,15 @@ export function bestEpoch(run) {
     return rows.find((row) => row.epoch === run.best_epoch) ?? null;
   }
   return rows.reduce((best, row) => {
-    if (row.tune_accuracy !== best.tune_accuracy) return row.tune_accuracy > best.tune_accuracy ? row : best;
+    if (row.tune_accuracy !== best.tune_accuracy)
+      return row.tune_accuracy > best.tune_accuracy ? row : best;
     return (row.tune_loss ?? Infinity) < (best.tune_loss ?? Infinity) ? row : best;
   });
 }
 
 export const isOver = (status) => ["done", "failed", "cancelled"].includes(status);
+
+const NAMES = { plan: "this plan", "global-magnitude": "global magn." };
+
+/** How a run is called on the page. */
+export const runName = (name) => NAMES[name] ?? name;

@@ -4,8 +4,9 @@ import { get, post } from "./api.js";
 import { redrawing } from "./charts.js";
 import { $, h, icon, readState, renew } from "./dom.js";
 import { drawTrajectories } from "./experiment-chart.js";
-import { allRuns, isOver, takeEpoch, takeRun } from "./experiment-model.js";
-import { beforeAfter, downloads, epochTable, equalSize, keyNumbers, runName } from "./experiment-tables.js";
+import { keyNumbers } from "./experiment-kpis.js";
+import { allRuns, isOver, runName, takeEpoch, takeRun } from "./experiment-model.js";
+import { beforeAfter, downloads, epochTable, equalSize } from "./experiment-tables.js";
 import { ago, number, plural } from "./format.js";
 import { follow, poll } from "./live.js";
 import { refetchState } from "./refresh.js";
@@ -19,10 +20,14 @@ let chosen = "plan";
 let scale = "stretched";
 let stream = null;
 
-const redraw = redrawing(() => drawTrajectories($("#chart"), {
-  runs: allRuns(experiment), epochs: Math.max(1, experiment.settings?.epochs ?? 1),
-  dense: denseOnTune, kind: scale,
-}));
+const redraw = redrawing(() =>
+  drawTrajectories($("#chart"), {
+    runs: allRuns(experiment),
+    epochs: Math.max(1, experiment.settings?.epochs ?? 1),
+    dense: denseOnTune,
+    kind: scale,
+  }),
+);
 
 function show() {
   const runs = allRuns(experiment);
@@ -52,22 +57,56 @@ function showStatus(runs) {
   box.classList.toggle("calm", isOver(status));
   const current = runs.find((run) => run.trajectory.length && !run.after);
   const share = fractionDone(progress);
-  const text = status === "running" && current
-    ? [`${runName(current.name)}, epoch `, h("b", {}, `${current.trajectory.at(-1).epoch} of ${experiment.settings.epochs}`)]
-    : [stateChip(status)];
-  renew(box, h("span", {}, text),
-    status === "running" ? h("progress", { max: 1, value: share ?? false, "aria-label": "All runs of the experiment" }) : null,
-    status === "running" && timeLeft(progress) ? h("span", { class: "muted" }, timeLeft(progress)) : null,
-    isOver(status) ? null : h("button", {
-      class: "btn ghost icon", type: "button", id: "cancel", title: "Cancel",
-      "aria-label": "Cancel the experiment", onclick: cancel,
-    }, icon("x")));
+  const text =
+    status === "running" && current
+      ? [
+          `${runName(current.name)}, epoch `,
+          h("b", {}, `${current.trajectory.at(-1).epoch} of ${experiment.settings.epochs}`),
+        ]
+      : [stateChip(status)];
+  renew(
+    box,
+    h("span", {}, text),
+    status === "running"
+      ? h("progress", { max: 1, value: share ?? false, "aria-label": "All runs of the experiment" })
+      : null,
+    status === "running" && timeLeft(progress)
+      ? h("span", { class: "muted" }, timeLeft(progress))
+      : null,
+    isOver(status)
+      ? null
+      : h(
+          "button",
+          {
+            class: "btn ghost icon",
+            type: "button",
+            id: "cancel",
+            title: "Cancel",
+            "aria-label": "Cancel the experiment",
+            onclick: cancel,
+          },
+          icon("x"),
+        ),
+  );
   announce(status, share);
   const again = h("button", { class: "btn", type: "button", onclick: retry }, "Try again");
-  renew($("#problem"), status === "failed"
-    ? h("div", { class: "row" }, problemBox(error ?? {}), again)
-    : status === "cancelled" ? h("div", { class: "row" },
-      h("span", { class: "muted" }, "Cancelled. What had been measured stays; trying again goes on from the last epoch."), again) : null);
+  renew(
+    $("#problem"),
+    status === "failed"
+      ? h("div", { class: "row" }, problemBox(error ?? {}), again)
+      : status === "cancelled"
+        ? h(
+            "div",
+            { class: "row" },
+            h(
+              "span",
+              { class: "muted" },
+              "Cancelled. What had been measured stays; trying again goes on from the last epoch.",
+            ),
+            again,
+          )
+        : null,
+  );
 }
 
 /** Said aloud: the state when it changes, progress at every quarter. */
@@ -85,17 +124,35 @@ function showResults(runs) {
     ? `${split}, n = ${number(baseline.samples)}; [ ]: 95 %. Nothing was chosen on it.`
     : "";
   const dots = equalSize(runs, baseline);
-  renew($("#dots"), dots ?? h("p", { class: "note" }, "Every run is measured once on the final split, when it ends."));
-  $("#eq-cap").textContent = dots ? `on ${split}, dot: retrained, bar: 95 %, tick: pruned only` : "";
+  renew(
+    $("#dots"),
+    dots ??
+      h("p", { class: "note" }, "Every run is measured once on the final split, when it ends."),
+  );
+  $("#eq-cap").textContent = dots
+    ? `on ${split}, dot: retrained, bar: 95 %, tick: pruned only`
+    : "";
 }
 
 function showEpochs(runs) {
   const begun = runs.filter((run) => run.trajectory.length);
   const box = $("#which");
   box.hidden = begun.length < 2;
-  if ([...box.querySelectorAll("input")].map((input) => input.value).join() !== begun.map((run) => run.name).join()) {
-    box.replaceChildren(h("legend", { class: "sr" }, "Run"), ...begun.map((run) => h("label", {},
-      h("input", { type: "radio", name: "run", value: run.name, checked: run.name === chosen }), runName(run.name))));
+  if (
+    [...box.querySelectorAll("input")].map((input) => input.value).join() !==
+    begun.map((run) => run.name).join()
+  ) {
+    box.replaceChildren(
+      h("legend", { class: "sr" }, "Run"),
+      ...begun.map((run) =>
+        h(
+          "label",
+          {},
+          h("input", { type: "radio", name: "run", value: run.name, checked: run.name === chosen }),
+          runName(run.name),
+        ),
+      ),
+    );
   }
   const run = begun.find((one) => one.name === chosen) ?? begun[0];
   renew($("#epochs"), run ? epochTable(run) : h("p", { class: "note" }, waitingWords()));
@@ -139,7 +196,9 @@ function listen() {
     handlers: {
       epoch: changed((data) => takeEpoch(experiment, data)),
       run: changed((data) => takeRun(experiment, data)),
-      baseline: changed((data) => { experiment.baseline = data; }),
+      baseline: changed((data) => {
+        experiment.baseline = data;
+      }),
       status: changed((data) => {
         Object.assign(experiment, data);
         if (isOver(experiment.status)) {
@@ -170,19 +229,25 @@ $("#which").addEventListener("change", (event) => {
   chosen = event.target.value;
   showEpochs(allRuns(experiment));
 });
-$("#delete").addEventListener("click", () => removeWithQuestion(`/api/experiments/${experiment.id}`, {
-  title: `Delete experiment #${experiment.id}?`,
-  text: "Its runs and their checkpoints go as well. This can't be undone.",
-  next: plan ? `/analyses/${experiment.analysis_id ?? plan.analysis_id}?plan=${plan.id}` : "/",
-}));
+$("#delete").addEventListener("click", () =>
+  removeWithQuestion(`/api/experiments/${experiment.id}`, {
+    title: `Delete experiment #${experiment.id}?`,
+    text: "Its runs and their checkpoints go as well. This can't be undone.",
+    next: plan ? `/analyses/${experiment.analysis_id ?? plan.analysis_id}?plan=${plan.id}` : "/",
+  }),
+);
 
-$("#traj-cap").textContent = "band: 95 % for this plan; every run prunes the same number of weights";
+$("#traj-cap").textContent =
+  "band: 95 % for this plan; every run prunes the same number of weights";
 $("#foot-left").textContent = `experiment #${experiment.id} of ${model.name}`;
 $("#foot-right").textContent = [
   experiment.created_at ? `started ${ago(experiment.created_at)}` : "",
-  `plan ${experiment.plan_id ?? plan?.id}`, `seed ${experiment.settings?.seed ?? 0}`,
+  `plan ${experiment.plan_id ?? plan?.id}`,
+  `seed ${experiment.settings?.seed ?? 0}`,
   plural(allRuns(experiment).length, "run"),
-].filter(Boolean).join(", ");
+]
+  .filter(Boolean)
+  .join(", ");
 
 show();
 listen();
@@ -194,7 +259,9 @@ poll(async () => {
   return !isOver(now.status);
 }, 15);
 // The dense network on the tune split: a fact of the analysis, drawn as soon as it is known.
-get(`/api/analyses/${experiment.analysis_id ?? plan?.analysis_id}`).then((analysis) => {
-  denseOnTune = analysis.baseline?.accuracy ?? null;
-  show();
-}).catch(() => {});
+get(`/api/analyses/${experiment.analysis_id ?? plan?.analysis_id}`)
+  .then((analysis) => {
+    denseOnTune = analysis.baseline?.accuracy ?? null;
+    show();
+  })
+  .catch(() => {});

@@ -92,8 +92,10 @@ export function loss(value) {
 /** Learning rates: 0.01 → "0.01", 0.00001 → "1e−5". */
 export function rate(value) {
   if (!known(value)) return NOTHING;
-  const text = value >= 0.0001 || value === 0 ? String(Number(value.toPrecision(3)))
-    : Number(value.toPrecision(2)).toExponential();
+  const text =
+    value >= 0.0001 || value === 0
+      ? String(Number(value.toPrecision(3)))
+      : Number(value.toPrecision(2)).toExponential();
   return text.replace("-", MINUS);
 }
 
@@ -125,7 +127,9 @@ export function ago(iso, now = Date.now()) {
   if (days < 7) return then.toLocaleDateString("en-GB", { weekday: "short" });
   const sameYear = then.getFullYear() === midnight.getFullYear();
   return then.toLocaleDateString("en-GB", {
-    day: "numeric", month: "short", ...(sameYear ? {} : { year: "numeric" }),
+    day: "numeric",
+    month: "short",
+    ...(sameYear ? {} : { year: "numeric" }),
   });
 }
 

@@ -9,18 +9,42 @@ import { keepFresh } from "./refresh.js";
 import { Slot } from "./slot.js";
 import { toast } from "./toast.js";
 import { kindOf, parseLevels } from "./upload.js";
-import { fractionDone, isOpen, kindName, problemBox, progressWords, stateChip, subjectHref, timeLeft } from "./words.js";
+import {
+  fractionDone,
+  isOpen,
+  kindName,
+  problemBox,
+  progressWords,
+  stateChip,
+  subjectHref,
+  timeLeft,
+} from "./words.js";
 
 const A_DAY = 86400000;
 let state = readState();
 const limit = state.limits?.max_upload_bytes ?? Infinity;
+const limitWords = Number.isFinite(limit) ? ` Up to ${bytes(limit)} each.` : "";
 const onSlot = () => {
   rememberChoice();
   showGo();
 };
 const slots = {
-  model: new Slot($("#slot-model"), { limit, path: "/api/models", accept: ".pt2", formats: ".pt2, up to ", onChange: onSlot, onUploaded: refreshSoon }),
-  dataset: new Slot($("#slot-dataset"), { limit, path: "/api/datasets", accept: ".npz", formats: ".npz, up to ", onChange: onSlot, onUploaded: refreshSoon }),
+  model: new Slot($("#slot-model"), {
+    limit,
+    path: "/api/models",
+    accept: ".pt2",
+    formats: ".pt2, up to ",
+    onChange: onSlot,
+    onUploaded: refreshSoon,
+  }),
+  dataset: new Slot($("#slot-dataset"), {
+    limit,
+    path: "/api/datasets",
+    accept: ".npz",
+    formats: ".npz, up to ",
+    onChange: onSlot,
+    onUploaded: refreshSoon,
+  }),
 };
 
 function show(next) {
@@ -35,48 +59,113 @@ function show(next) {
 
 function showModels() {
   const isEmpty = !state.models.length && !state.analyses.length;
-  renew($("#models"), isEmpty
-    ? h("div", { class: "empty" },
-      h("p", {}, h("b", {}, "Nothing here yet.")),
-      h("p", {}, "Export your network with the three lines above, drop the file and its data on this page, and press Analyse. The first curves appear after a few seconds."),
-      h("p", {}, "No model at hand? ", h("code", {}, "make demo"), " trains a small one on scikit-learn’s digits and brings it here."))
-    : analysesTable(state.analyses, "models", state.models));
+  renew(
+    $("#models"),
+    isEmpty
+      ? h(
+          "div",
+          { class: "empty" },
+          h("p", {}, h("b", {}, "Nothing here yet.")),
+          h(
+            "p",
+            {},
+            "Export your network with the lines above, drop the file and its data on this page, ",
+            "and press Analyse. The first curves appear after a few seconds.",
+          ),
+          h(
+            "p",
+            {},
+            "No model at hand? ",
+            h("code", {}, "make demo"),
+            " trains a small one on scikit-learn’s digits and brings it here.",
+          ),
+        )
+      : analysesTable(state.analyses, "models", state.models),
+  );
 }
 
 function showJobs() {
   const open = state.jobs.filter((job) => isOpen(job.state));
-  const failed = state.jobs.filter((job) => job.state === "failed"
-    && Date.now() - Date.parse(job.finished_at ?? job.created_at) < A_DAY).slice(0, 3);
+  const failed = state.jobs
+    .filter(
+      (job) =>
+        job.state === "failed" &&
+        Date.now() - Date.parse(job.finished_at ?? job.created_at) < A_DAY,
+    )
+    .slice(0, 3);
   const list = [...open, ...failed];
-  renew($("#jobs"), 
+  renew(
+    $("#jobs"),
     list.length
       ? h("ul", { class: "jobs" }, list.map(jobItem))
-      : h("p", { class: "note" }, "Nothing is running. ", h("a", { href: "/jobs" }, "What ran before")));
+      : h(
+          "p",
+          { class: "note" },
+          "Nothing is running. ",
+          h("a", { href: "/jobs" }, "What ran before"),
+        ),
+  );
 }
 
 function jobItem(job) {
   const href = subjectHref(job.subject);
   const name = `${kindName(job.kind)} ${job.subject ? `#${job.subject.id}` : ""}`;
   const share = fractionDone(job.progress);
-  return h("li", { dataset: { job: job.id } },
-    h("div", { class: "row sb" },
-      href ? h("a", { href }, h("b", {}, name)) : h("b", {}, name), jobButton(job, refresh)),
-    h("div", { class: "row sb cap" },
-      h("span", {}, job.label ? `${job.label}, ` : "", job.state === "failed" ? job.error?.message ?? "failed" : progressWords(job)),
-      h("span", {}, job.state === "failed" ? stateChip("failed") : timeLeft(job.progress))),
+  return h(
+    "li",
+    { dataset: { job: job.id } },
+    h(
+      "div",
+      { class: "row sb" },
+      href ? h("a", { href }, h("b", {}, name)) : h("b", {}, name),
+      jobButton(job, refresh),
+    ),
+    h(
+      "div",
+      { class: "row sb cap" },
+      h(
+        "span",
+        {},
+        job.label ? `${job.label}, ` : "",
+        job.state === "failed" ? (job.error?.message ?? "failed") : progressWords(job),
+      ),
+      h("span", {}, job.state === "failed" ? stateChip("failed") : timeLeft(job.progress)),
+    ),
     job.state === "running"
-      ? h("progress", { max: 1, value: share ?? false, "aria-label": name }) : null);
+      ? h("progress", { max: 1, value: share ?? false, "aria-label": name })
+      : null,
+  );
 }
 
+const sampleCount = (dataset) =>
+  Object.values(dataset.splits ?? {}).reduce((sum, size) => sum + size, 0);
+
 function showDatasets() {
-  renew($("#datasets"), state.datasets.length
-    ? h("ul", { class: "plain" }, state.datasets.slice(0, 8).map((dataset) =>
-      h("li", {},
-        h("a", { href: `/datasets/${dataset.id}` }, dataset.name),
-        dataset.status === "ready"
-          ? h("span", { class: "cap" }, `${number(Object.values(dataset.splits ?? {}).reduce((a, b) => a + b, 0))} samples, ${ago(dataset.created_at)}`)
-          : stateChip(dataset.status))))
-    : h("p", { class: "note" }, "None yet. Data stays on this machine."));
+  renew(
+    $("#datasets"),
+    state.datasets.length
+      ? h(
+          "ul",
+          { class: "plain" },
+          state.datasets
+            .slice(0, 8)
+            .map((dataset) =>
+              h(
+                "li",
+                {},
+                h("a", { href: `/datasets/${dataset.id}` }, dataset.name),
+                dataset.status === "ready"
+                  ? h(
+                      "span",
+                      { class: "cap" },
+                      `${number(sampleCount(dataset))} samples, ${ago(dataset.created_at)}`,
+                    )
+                  : stateChip(dataset.status),
+              ),
+            ),
+        )
+      : h("p", { class: "note" }, "None yet. Data stays on this machine."),
+  );
 }
 
 /** What is still missing, in words, and the button only when nothing is. */
@@ -87,10 +176,13 @@ function showGo() {
   const busy = [model, dataset].some((slot) => slot.busy);
   const why = ready
     ? "Measures every layer at every level on the tune split."
-    : busy ? "A moment: the files are being checked."
-      : model.id ? "Now the data: drop a .npz anywhere, or choose one."
-        : dataset.id ? "Now the model: drop a .pt2 anywhere, or choose one."
-          : `Drop both files anywhere on this page, or choose them.${Number.isFinite(limit) ? ` Up to ${bytes(limit)} each.` : ""}`;
+    : busy
+      ? "A moment: the files are being checked."
+      : model.id
+        ? "Now the data: drop a .npz anywhere, or choose one."
+        : dataset.id
+          ? "Now the model: drop a .pt2 anywhere, or choose one."
+          : `Drop both files anywhere on this page, or choose them.${limitWords}`;
   if ($("#why").textContent !== why) $("#why").textContent = why;
 }
 
@@ -123,7 +215,9 @@ $("#analyse").addEventListener("click", async () => {
   showGo();
   try {
     const analysis = await post("/api/analyses", {
-      model_id: slots.model.id, dataset_id: slots.dataset.id, ...(sparsities ? { sparsities } : {}),
+      model_id: slots.model.id,
+      dataset_id: slots.dataset.id,
+      ...(sparsities ? { sparsities } : {}),
     });
     location.assign(`/analyses/${analysis.id}`);
   } catch (error) {
@@ -137,7 +231,9 @@ $("#analyse").addEventListener("click", async () => {
 
 let depth = 0;
 const hasFiles = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
-const veil = (on) => { $("#veil").hidden = !on; };
+const veil = (on) => {
+  $("#veil").hidden = !on;
+};
 addEventListener("dragenter", (event) => {
   if (!hasFiles(event)) return;
   depth += 1;
@@ -160,8 +256,13 @@ addEventListener("drop", (event) => {
   const taken = new Set();
   for (const file of event.dataTransfer.files) {
     const kind = kindOf(file.name);
-    if (!kind) toast(`${file.name} is neither a .pt2 model nor a .npz data set.`, { kind: "error" });
-    else if (taken.has(kind)) toast(`One ${kind === "model" ? "model" : "data set"} at a time: ${file.name} was left out.`, { kind: "error" });
+    if (!kind)
+      toast(`${file.name} is neither a .pt2 model nor a .npz data set.`, { kind: "error" });
+    else if (taken.has(kind))
+      toast(
+        `One ${kind === "model" ? "model" : "data set"} at a time: ${file.name} was left out.`,
+        { kind: "error" },
+      );
     else {
       taken.add(kind);
       slots[kind].send(file);

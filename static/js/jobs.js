@@ -4,48 +4,92 @@ import { $, h, readState, renew } from "./dom.js";
 import { ago, clock, duration, instant, number } from "./format.js";
 import { jobButton } from "./job-actions.js";
 import { keepFresh } from "./refresh.js";
-import { fractionDone, isOpen, kindName, problemBox, progressWords, stateChip, subjectHref, timeLeft } from "./words.js";
+import {
+  fractionDone,
+  isOpen,
+  kindName,
+  problemBox,
+  progressWords,
+  stateChip,
+  subjectHref,
+  timeLeft,
+} from "./words.js";
 
 const SILENT_AFTER = 60;
 
 function show(state) {
   const running = state.jobs.filter((job) => job.state === "running").length;
   const waiting = state.jobs.filter((job) => job.state === "queued").length;
-  const summary = running || waiting
-    ? `${number(running)} running, ${number(waiting)} waiting.`
-    : "Nothing is running.";
+  const summary =
+    running || waiting
+      ? `${number(running)} running, ${number(waiting)} waiting.`
+      : "Nothing is running.";
   if ($("#summary").textContent !== summary) $("#summary").textContent = summary;
-  renew($("#jobs"), state.jobs.length ? jobTable(state.jobs) : h("p", { class: "empty" },
-    "No job yet. Uploads, analyses, measurements and retraining all show up here. ",
-    h("a", { href: "/" }, "Bring a model")));
+  renew(
+    $("#jobs"),
+    state.jobs.length
+      ? jobTable(state.jobs)
+      : h(
+          "p",
+          { class: "empty" },
+          "No job yet. Uploads, analyses, measurements and retraining all show up here. ",
+          h("a", { href: "/" }, "Bring a model"),
+        ),
+  );
   renew($("#workers"), workerTable(state.workers, waiting));
 }
 
 function jobTable(jobs) {
-  return h("table", { class: "grid job-table" },
-    h("thead", {}, h("tr", {},
-      ["job", "state", "progress"].map((name) => h("th", { scope: "col" }, name)),
-      ["attempt", "created", "took"].map((name) => h("th", { scope: "col", class: "num" }, name)),
-      h("th", { scope: "col" }, h("span", { class: "sr" }, "action")))),
-    h("tbody", {}, jobs.flatMap(jobRows)));
+  return h(
+    "table",
+    { class: "grid job-table" },
+    h(
+      "thead",
+      {},
+      h(
+        "tr",
+        {},
+        ["job", "state", "progress"].map((name) => h("th", { scope: "col" }, name)),
+        ["attempt", "created", "took"].map((name) => h("th", { scope: "col", class: "num" }, name)),
+        h("th", { scope: "col" }, h("span", { class: "sr" }, "action")),
+      ),
+    ),
+    h("tbody", {}, jobs.flatMap(jobRows)),
+  );
 }
 
 function jobRows(job) {
   const href = subjectHref(job.subject);
   const name = `${kindName(job.kind)}${job.subject ? ` #${job.subject.id}` : ""}`;
   const share = fractionDone(job.progress);
-  const row = h("tr", { dataset: { job: job.id } },
-    h("td", { class: "what" }, href ? h("a", { href }, name) : h("b", {}, name),
-      job.label ? h("span", { class: "cap" }, job.label) : null),
+  const row = h(
+    "tr",
+    { dataset: { job: job.id } },
+    h(
+      "td",
+      { class: "what" },
+      href ? h("a", { href }, name) : h("b", {}, name),
+      job.label ? h("span", { class: "cap" }, job.label) : null,
+    ),
     h("td", {}, stateChip(job.state)),
-    h("td", {}, isOpen(job.state) || (job.state !== "done" && share)
-      ? [progressWords(job), timeLeft(job.progress) && job.state === "running" ? `, ${timeLeft(job.progress)}` : "",
-        job.state === "running" ? h("progress", { max: 1, value: share ?? false, "aria-label": name }) : null]
-      : ""),
+    h(
+      "td",
+      {},
+      isOpen(job.state) || (job.state !== "done" && share)
+        ? [
+            progressWords(job),
+            timeLeft(job.progress) && job.state === "running" ? `, ${timeLeft(job.progress)}` : "",
+            job.state === "running"
+              ? h("progress", { max: 1, value: share ?? false, "aria-label": name })
+              : null,
+          ]
+        : "",
+    ),
     h("td", { class: "num" }, job.attempt ? `${job.attempt} of ${job.max_attempts}` : ""),
     h("td", { class: "num", title: instant(job.created_at) }, ago(job.created_at)),
     h("td", { class: "num" }, took(job)),
-    h("td", { class: "act" }, jobButton(job, refresh)));
+    h("td", { class: "act" }, jobButton(job, refresh)),
+  );
   if (job.state !== "failed" || !job.error) return [row];
   return [row, h("tr", { class: "why" }, h("td", { colspan: 7 }, problemBox(job.error)))];
 }
@@ -66,21 +110,52 @@ function workerTable(workers, waiting) {
       hint: "Start the server with prunescope serve, or one more worker with prunescope worker.",
     });
   }
-  return h("table", { class: "grid" },
-    h("thead", {}, h("tr", {}, ["worker", "computer", "process", "started", "last seen"]
-      .map((name) => h("th", { scope: "col" }, name)))),
-    h("tbody", {}, workers.map((worker) => h("tr", {},
-      h("th", { scope: "row", class: "mono" }, String(worker.id)),
-      h("td", {}, worker.host), h("td", {}, String(worker.pid)),
-      h("td", {}, `${ago(worker.started_at)}`),
-      h("td", {}, silent(worker) ? h("span", { class: "chip warn" }, `silent since ${clock(worker.heartbeat_at)}`)
-        : "now")))));
+  return h(
+    "table",
+    { class: "grid" },
+    h(
+      "thead",
+      {},
+      h(
+        "tr",
+        {},
+        ["worker", "computer", "process", "started", "last seen"].map((name) =>
+          h("th", { scope: "col" }, name),
+        ),
+      ),
+    ),
+    h(
+      "tbody",
+      {},
+      workers.map((worker) =>
+        h(
+          "tr",
+          {},
+          h("th", { scope: "row", class: "mono" }, String(worker.id)),
+          h("td", {}, worker.host),
+          h("td", {}, String(worker.pid)),
+          h("td", {}, `${ago(worker.started_at)}`),
+          h(
+            "td",
+            {},
+            silent(worker)
+              ? h("span", { class: "chip warn" }, `silent since ${clock(worker.heartbeat_at)}`)
+              : "now",
+          ),
+        ),
+      ),
+    ),
+  );
 }
 
 let state = readState();
 const isBusy = (now) => now.jobs.some((job) => isOpen(job.state));
-const refresh = keepFresh((next) => {
-  state = next;
-  show(next);
-}, isBusy, state);
+const refresh = keepFresh(
+  (next) => {
+    state = next;
+    show(next);
+  },
+  isBusy,
+  state,
+);
 show(state);

@@ -81,8 +81,8 @@ export function follow(url, { after = 0, handlers, onReconnect }) {
 }
 
 /**
- * Asks again every `seconds` while the page is visible; `ask` returns false when it has seen enough.
- * Errors only make the lost-connection bar appear.
+ * Asks again every `seconds` while the page is visible; `ask` returns false when it has seen
+ * enough. Errors only make the lost-connection bar appear.
  */
 export function poll(ask, seconds = 2) {
   let timer = 0;

@@ -16,9 +16,12 @@ function show(next) {
   const { model } = state;
   $("#state-chip").replaceChildren(stateChip(model.status));
   $("#facts").replaceChildren(...facts(model));
-  renew($("#analyses"), state.analyses.length
-    ? analysesTable(state.analyses, "model")
-    : h("p", { class: "note" }, "None yet."));
+  renew(
+    $("#analyses"),
+    state.analyses.length
+      ? analysesTable(state.analyses, "model")
+      : h("p", { class: "note" }, "None yet."),
+  );
   showStart();
   // The long tables and the reason don't change once they are there; reading is not disturbed.
   if (shown === model.status) return;
@@ -38,12 +41,17 @@ function facts(model) {
   if (model.status === "ready") {
     entries.push(
       ["Parameters", number(model.parameters)],
-      ["MACs", `${count(model.macs)} for one sample`]);
+      ["MACs", `${count(model.macs)} for one sample`],
+    );
     const inputs = (model.inputs ?? []).map((input) =>
-      (input.shape ?? []).map((size, axis) => size ?? (axis ? "?" : "batch")).join(" × "));
+      (input.shape ?? []).map((size, axis) => size ?? (axis ? "?" : "batch")).join(" × "),
+    );
     if (inputs.length) entries.push(["Input", inputs.join(" and ")]);
     if (model.fixed_batch) {
-      entries.push(["Batch", `fixed at ${model.fixed_batch}: exported without a free batch dimension, so smaller batches are padded`]);
+      entries.push([
+        "Batch",
+        `fixed at ${model.fixed_batch}: the export has no free batch size; batches are padded`,
+      ]);
     }
   }
   return entries.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]);
@@ -55,7 +63,8 @@ function showProblem(model) {
   if (model.status !== "failed") return;
   const problem = problemBox(model.error ?? {});
   // Exporting again does not help against an operator; that error names what would.
-  if (model.error?.code !== "unsupported-operator") problem.append(...$("#export-lines").content.cloneNode(true).children);
+  if (model.error?.code !== "unsupported-operator")
+    problem.append(...$("#export-lines").content.cloneNode(true).children);
   box.append(problem);
 }
 
@@ -64,14 +73,25 @@ function showStart() {
   $("#new").hidden = state.model.status !== "ready";
   const select = $("#dataset");
   const before = select.value;
-  select.replaceChildren(...ready.map((dataset) => h("option", { value: dataset.id }, dataset.name)));
+  select.replaceChildren(
+    ...ready.map((dataset) => h("option", { value: dataset.id }, dataset.name)),
+  );
   if (ready.some((dataset) => String(dataset.id) === before)) select.value = before;
   select.disabled = !ready.length;
   $("#start button").disabled = !ready.length;
-  $("#start-note").replaceChildren(...(ready.length
-    ? ["Every prunable tensor, 5 to 95 % in steps of 5, on the tune split. Other levels: ",
-      h("a", { href: `/?model=${state.model.id}` }, "start from the first page"), "."]
-    : ["It needs data first. ", h("a", { href: `/?model=${state.model.id}` }, "Bring a .npz file"), "."]));
+  $("#start-note").replaceChildren(
+    ...(ready.length
+      ? [
+          "Every prunable tensor, 5 to 95 % in steps of 5, on the tune split. Other levels: ",
+          h("a", { href: `/?model=${state.model.id}` }, "start from the first page"),
+          ".",
+        ]
+      : [
+          "It needs data first. ",
+          h("a", { href: `/?model=${state.model.id}` }, "Bring a .npz file"),
+          ".",
+        ]),
+  );
 }
 
 $("#start").addEventListener("submit", async (event) => {
@@ -80,7 +100,8 @@ $("#start").addEventListener("submit", async (event) => {
   button.disabled = true;
   try {
     const analysis = await post("/api/analyses", {
-      model_id: state.model.id, dataset_id: Number($("#dataset").value),
+      model_id: state.model.id,
+      dataset_id: Number($("#dataset").value),
     });
     location.assign(`/analyses/${analysis.id}`);
   } catch (error) {
@@ -99,47 +120,100 @@ function showUnits(model) {
   $("#units-sum").textContent =
     `${plural(prunable.length, "tensor")} with ${percent(part / total)} of the parameters`;
   const largest = Math.max(...units.map((unit) => unit.size));
-  $("#units").replaceChildren(table(
-    ["tensor", "shape", "weights", "share", "prunable"], [2],
-    units.map((unit) => h("tr", { class: unit.prunable ? "" : "off" },
-      h("th", { scope: "row", class: "path mono" }, unit.id),
-      h("td", { class: "wide" }, (unit.shape ?? []).join(" × ")),
-      h("td", { class: "num" }, number(unit.size)),
-      h("td", { class: "wide" }, h("span", { class: "share" },
-        h("i", { style: { width: `${(100 * unit.size) / largest}%` } }))),
-      h("td", {}, unit.prunable ? "yes" : unit.reason ?? "no"))), ["shape", "share"]));
+  $("#units").replaceChildren(
+    table(
+      ["tensor", "shape", "weights", "share", "prunable"],
+      [2],
+      units.map((unit) =>
+        h(
+          "tr",
+          { class: unit.prunable ? "" : "off" },
+          h("th", { scope: "row", class: "path mono" }, unit.id),
+          h("td", { class: "wide" }, (unit.shape ?? []).join(" × ")),
+          h("td", { class: "num" }, number(unit.size)),
+          h(
+            "td",
+            { class: "wide" },
+            h(
+              "span",
+              { class: "share" },
+              h("i", { style: { width: `${(100 * unit.size) / largest}%` } }),
+            ),
+          ),
+          h("td", {}, unit.prunable ? "yes" : (unit.reason ?? "no")),
+        ),
+      ),
+      ["shape", "share"],
+    ),
+  );
 }
 
 function showLayers(model) {
   const layers = model.layers ?? [];
   $("#layers-sect").hidden = !layers.length;
   if (!layers.length) return;
-  $("#layers").replaceChildren(table(
-    ["layer", "type", "parameters", "MACs", "output"], [2, 3],
-    layers.map((layer) => h("tr", {},
-      h("th", { scope: "row", class: "path mono" }, layer.path),
-      h("td", {}, layer.type),
-      h("td", { class: "num" }, number(layer.parameters)),
-      h("td", { class: "num" }, layer.macs ? count(layer.macs) : "–"),
-      h("td", { class: "wide" }, (layer.output_shape ?? []).map((size, axis) =>
-        size ?? (axis ? "?" : "batch")).join(" × ")))), ["output"]));
+  $("#layers").replaceChildren(
+    table(
+      ["layer", "type", "parameters", "MACs", "output"],
+      [2, 3],
+      layers.map((layer) =>
+        h(
+          "tr",
+          {},
+          h("th", { scope: "row", class: "path mono" }, layer.path),
+          h("td", {}, layer.type),
+          h("td", { class: "num" }, number(layer.parameters)),
+          h("td", { class: "num" }, layer.macs ? count(layer.macs) : "–"),
+          h(
+            "td",
+            { class: "wide" },
+            (layer.output_shape ?? [])
+              .map((size, axis) => size ?? (axis ? "?" : "batch"))
+              .join(" × "),
+          ),
+        ),
+      ),
+      ["output"],
+    ),
+  );
 }
 
 function table(heads, numeric, rows, wide) {
-  return h("table", { class: "grid" },
-    h("thead", {}, h("tr", {}, heads.map((head, at) => h("th", {
-      scope: "col",
-      class: `${numeric.includes(at) ? "num" : ""} ${wide.includes(head) ? "wide" : ""}`.trim() || null,
-    }, head)))),
-    h("tbody", {}, rows));
+  return h(
+    "table",
+    { class: "grid" },
+    h(
+      "thead",
+      {},
+      h(
+        "tr",
+        {},
+        heads.map((head, at) =>
+          h(
+            "th",
+            {
+              scope: "col",
+              class: [numeric.includes(at) && "num", wide.includes(head) && "wide"]
+                .filter(Boolean)
+                .join(" "),
+            },
+            head,
+          ),
+        ),
+      ),
+    ),
+    h("tbody", {}, rows),
+  );
 }
 
-$("#delete").addEventListener("click", () => removeWithQuestion(`/api/models/${state.model.id}`, {
-  title: `Delete ${state.model.name}?`,
-  text: "The uploaded file goes as well. This can't be undone.",
-}));
+$("#delete").addEventListener("click", () =>
+  removeWithQuestion(`/api/models/${state.model.id}`, {
+    title: `Delete ${state.model.name}?`,
+    text: "The uploaded file goes as well. This can't be undone.",
+  }),
+);
 
-const isBusy = (now) => now.model.status === "importing"
-  || now.analyses.some((analysis) => isOpen(analysis.status));
+const isBusy = (now) =>
+  now.model.status === "importing" || now.analyses.some((analysis) => isOpen(analysis.status));
 keepFresh(show, isBusy, state);
 show(state);

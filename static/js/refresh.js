@@ -27,18 +27,20 @@ export function showJobsCount(running) {
 }
 
 /**
- * Keeps `show(state)` up to date for as long as `isBusy(state)`; the returned function looks at once
- * and starts again, after something was started or stopped here.
+ * Keeps `show(state)` up to date for as long as `isBusy(state)`; the returned function looks at
+ * once and starts again, after something was started or stopped here.
  */
 export function keepFresh(show, isBusy, state, seconds = 1.5) {
   let stop = null;
   const watch = (now) => {
     stop?.();
-    stop = isBusy(now) ? poll(async () => {
-      const next = await refetchState();
-      show(next);
-      return isBusy(next);
-    }, seconds) : null;
+    stop = isBusy(now)
+      ? poll(async () => {
+          const next = await refetchState();
+          show(next);
+          return isBusy(next);
+        }, seconds)
+      : null;
   };
   watch(state);
   return async () => {

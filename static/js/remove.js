@@ -18,7 +18,8 @@ export async function removeWithQuestion(path, { title, text, next = "/" }) {
       return;
     }
     const yes = await confirmDialog({
-      title: "Something still depends on it", text: `${error.message} Delete all of it?`,
+      title: "Something still depends on it",
+      text: `${error.message} Delete all of it?`,
       yes: "Delete all of it",
     });
     if (!yes) return;

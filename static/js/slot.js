@@ -22,7 +22,10 @@ export class Slot {
     this.item = null;
     this.turn = 0;
     this.picker = h("input", {
-      type: "file", hidden: true, accept: options.accept, dataset: { picker: this.kind },
+      type: "file",
+      hidden: true,
+      accept: options.accept,
+      dataset: { picker: this.kind },
       "aria-label": this.kind === "model" ? "Model file" : "Data file",
       onchange: () => {
         const [file] = this.picker.files;
@@ -76,12 +79,26 @@ export class Slot {
     this.running = upload(this.options.path, file, (sent, total) => {
       const share = total ? sent / total : 0;
       bar.value = share;
-      words.textContent = share >= 1 ? "arrived, being stored"
-        : `${bytes(share * file.size)} of ${bytes(file.size)}, ${percent(share, 0)}`;
+      words.textContent =
+        share >= 1
+          ? "arrived, being stored"
+          : `${bytes(share * file.size)} of ${bytes(file.size)}, ${percent(share, 0)}`;
     });
-    this.set("sending", h("p", { class: "name" }, file.name), bar,
-      h("div", { class: "row sb", style: { width: "100%" } }, words,
-        h("button", { class: "btn small", type: "button", onclick: () => this.running?.cancel() }, "Cancel")));
+    this.set(
+      "sending",
+      h("p", { class: "name" }, file.name),
+      bar,
+      h(
+        "div",
+        { class: "row sb", style: { width: "100%" } },
+        words,
+        h(
+          "button",
+          { class: "btn small", type: "button", onclick: () => this.running?.cancel() },
+          "Cancel",
+        ),
+      ),
+    );
     try {
       const item = await this.running.done;
       this.options.onUploaded();
@@ -99,9 +116,12 @@ export class Slot {
   async watch(item) {
     const turn = this.turn;
     let now = item;
-    this.set("importing", h("p", { class: "name" }, item.name),
+    this.set(
+      "importing",
+      h("p", { class: "name" }, item.name),
       h("progress", { "aria-label": `Importing ${item.name}` }),
-      h("span", { class: "cap", role: "status" }, "being read and checked"));
+      h("span", { class: "cap", role: "status" }, "being read and checked"),
+    );
     while (turn === this.turn && now.status === "importing") {
       await new Promise((resolve) => setTimeout(resolve, ASK_EVERY));
       try {
@@ -126,11 +146,20 @@ export class Slot {
       this.showFailed(item.name, item.error ?? { message: "It could not be read." }, page);
       return;
     }
-    this.set("ready",
+    this.set(
+      "ready",
       h("p", { class: "name" }, h("a", { href: page }, item.name)),
       h("p", { class: "cap" }, this.kind === "model" ? modelFacts(item) : datasetFacts(item)),
-      h("div", { class: "slot-acts" },
-        h("button", { class: "btn small", type: "button", onclick: () => this.showEmpty() }, "Another one")));
+      h(
+        "div",
+        { class: "slot-acts" },
+        h(
+          "button",
+          { class: "btn small", type: "button", onclick: () => this.showEmpty() },
+          "Another one",
+        ),
+      ),
+    );
   }
 
   showFailed(name, error, page = null) {
@@ -165,28 +194,48 @@ export class Slot {
     const what = this.kind === "model" ? "model" : "data file";
     this.body.replaceChildren(
       ...(failure
-        ? [h("p", { class: "name" }, failure.name),
-          h("p", { class: "wrong", role: "alert" }, failure.error.message),
-          failure.error.hint && !failure.error.message.includes(failure.error.hint)
-            ? h("p", { class: "cap" }, failure.error.hint) : "",
-          failure.page ? h("a", { class: "cap", href: failure.page }, "More on its page") : ""]
-        : [h("p", { class: "muted" }, `${formats}${Number.isFinite(limit) ? bytes(limit) : "any size"}`)]),
-      h("div", { class: "slot-acts" },
-        h("button", { class: "btn", type: "button", onclick: () => this.picker.click() },
-          "Choose file…", h("span", { class: "sr" }, ` ${what}`)),
-        this.known.length ? this.select() : ""));
+        ? [
+            h("p", { class: "name" }, failure.name),
+            h("p", { class: "wrong", role: "alert" }, failure.error.message),
+            failure.error.hint && !failure.error.message.includes(failure.error.hint)
+              ? h("p", { class: "cap" }, failure.error.hint)
+              : "",
+            failure.page ? h("a", { class: "cap", href: failure.page }, "More on its page") : "",
+          ]
+        : [
+            h(
+              "p",
+              { class: "muted" },
+              `${formats}${Number.isFinite(limit) ? bytes(limit) : "any size"}`,
+            ),
+          ]),
+      h(
+        "div",
+        { class: "slot-acts" },
+        h(
+          "button",
+          { class: "btn", type: "button", onclick: () => this.picker.click() },
+          "Choose file…",
+          h("span", { class: "sr" }, ` ${what}`),
+        ),
+        this.known.length ? this.select() : "",
+      ),
+    );
   }
 
   select() {
-    return h("select", {
-      "aria-label": this.kind === "model" ? "Or a model that is here" : "Or data that is here",
-      onchange: (event) => {
-        const found = this.known.find((item) => String(item.id) === event.target.value);
-        if (found) this.choose(found);
+    return h(
+      "select",
+      {
+        "aria-label": this.kind === "model" ? "Or a model that is here" : "Or data that is here",
+        onchange: (event) => {
+          const found = this.known.find((item) => String(item.id) === event.target.value);
+          if (found) this.choose(found);
+        },
       },
-    },
-    h("option", { value: "" }, "or from here…"),
-    this.known.map((item) => h("option", { value: item.id }, item.name)));
+      h("option", { value: "" }, "or from here…"),
+      this.known.map((item) => h("option", { value: item.id }, item.name)),
+    );
   }
 }
 
@@ -196,6 +245,9 @@ function modelFacts(model) {
 
 function datasetFacts(dataset) {
   const shape = (dataset.input_shape ?? []).join(" × ");
-  const sizes = Object.entries(dataset.splits ?? {}).map(([name, size]) => `${name} ${number(size)}`);
-  return `${sizes.join(", ")}; input ${shape}${dataset.classes ? `; ${dataset.classes} classes` : ""}`;
+  const sizes = Object.entries(dataset.splits ?? {})
+    .filter(([, size]) => size > 0)
+    .map(([name, size]) => `${name} ${number(size)}`);
+  const classes = dataset.classes ? `; ${dataset.classes} classes` : "";
+  return `${sizes.join(", ")}; input ${shape}${classes}`;
 }

@@ -46,12 +46,17 @@ export function curvePath(points, { baseline, width = 100, height = 20 }) {
 export function sparkline(points, { baseline, tolerated = baseline, width = 100, height = 20 }) {
   const path = curvePath(points, { baseline, width, height });
   const y = (stretched(tolerated, baseline) * height).toFixed(1);
-  return svg("svg", {
-    viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", "aria-hidden": "true",
-  },
+  return svg(
+    "svg",
+    {
+      viewBox: `0 0 ${width} ${height}`,
+      preserveAspectRatio: "none",
+      "aria-hidden": "true",
+    },
     svg("path", { class: "tol", d: `M0 ${y}H${width}` }),
     svg("path", { class: "past", d: path }),
-    svg("path", { class: "kept", d: path }));
+    svg("path", { class: "kept", d: path }),
+  );
 }
 
 /**
@@ -65,9 +70,17 @@ export function sparkline(points, { baseline, tolerated = baseline, width = 100,
 export function miniCurves(curves, baseline, label) {
   const size = { baseline, width: 100, height: 34 };
   const lines = Object.values(curves).filter((points) => points.length);
-  const picture = svg("svg", {
-    class: "mini", viewBox: "0 0 100 34", preserveAspectRatio: "none", role: "img", "aria-label": label,
-  }, lines.map((points) => svg("path", { d: curvePath(points, size) })));
+  const picture = svg(
+    "svg",
+    {
+      class: "mini",
+      viewBox: "0 0 100 34",
+      preserveAspectRatio: "none",
+      role: "img",
+      "aria-label": label,
+    },
+    lines.map((points) => svg("path", { d: curvePath(points, size) })),
+  );
   if (lines.length > 2) {
     const low = (points) => Math.min(...points.map((point) => point[1]));
     const worst = lines.reduce((a, b) => (low(b) < low(a) ? b : a));

@@ -9,7 +9,7 @@ export function theme() {
   return document.documentElement.dataset.theme ?? (system.matches ? "dark" : "light");
 }
 
-/** Calls `listener(theme)` after every change; charts redraw there. Returns a function that stops. */
+/** Calls `listener(theme)` after every change, for charts to redraw. Returns what stops it. */
 export function onThemeChange(listener) {
   listeners.add(listener);
   return () => listeners.delete(listener);

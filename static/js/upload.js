@@ -53,11 +53,15 @@ export function kindOf(fileName) {
  * @throws {Error} with a sentence for the person who typed it
  */
 export function parseLevels(text) {
-  const words = text.replaceAll("%", " ").split(/[\s,;]+/).filter(Boolean);
+  const words = text
+    .replaceAll("%", " ")
+    .split(/[\s,;]+/)
+    .filter(Boolean);
   if (!words.length) return null;
   const levels = words.map((word) => {
     const value = Number(word);
-    if (!Number.isFinite(value)) throw new Error(`“${word}” is not a number. Write levels like 10, 20, 30.`);
+    if (!Number.isFinite(value))
+      throw new Error(`“${word}” is not a number. Write levels like 10, 20, 30.`);
     if (value <= 0 || value > 100) throw new Error(`${word} % is not between 0 and 100 %.`);
     return Math.round(value * 1e4) / 1e6;
   });

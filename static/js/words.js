@@ -4,8 +4,11 @@ import { h, icon } from "./dom.js";
 import { duration, number, percent, plural } from "./format.js";
 
 const KINDS = {
-  "import-model": "Import model", "import-dataset": "Import data", analyse: "Analysis",
-  measure: "Measure", retrain: "Retrain",
+  "import-model": "Import model",
+  "import-dataset": "Import data",
+  analyse: "Analysis",
+  measure: "Measure",
+  retrain: "Retrain",
 };
 const COUNTED = { analyse: "point", retrain: "epoch" };
 
@@ -35,15 +38,21 @@ export function timeLeft(progress) {
 /** Where a job's subject is shown, or null. */
 export function subjectHref(subject) {
   const folder = {
-    model: "models", dataset: "datasets", analysis: "analyses", experiment: "experiments",
+    model: "models",
+    dataset: "datasets",
+    analysis: "analyses",
+    experiment: "experiments",
   }[subject?.kind];
   return folder ? `/${folder}/${subject.id}` : null;
 }
 
 const CHIPS = {
-  queued: ["", "wait", "waiting"], running: ["live", "live", "running"],
-  importing: ["live", "live", "importing"], done: ["", "check", "done"],
-  ready: ["", "check", "ready"], failed: ["danger", "warn", "failed"],
+  queued: ["", "wait", "waiting"],
+  running: ["live", "live", "running"],
+  importing: ["live", "live", "importing"],
+  done: ["", "check", "done"],
+  ready: ["", "check", "ready"],
+  failed: ["danger", "warn", "failed"],
   cancelled: ["", "x", "cancelled"],
 };
 
@@ -57,9 +66,12 @@ export function stateChip(state, words) {
 export function problemBox(error, title = null) {
   const message = error.message || "It failed without a reason.";
   const hint = error.hint && !message.includes(error.hint) ? error.hint : null;
-  return h("div", { class: "problem" },
+  return h(
+    "div",
+    { class: "problem" },
     icon("warn"),
     h("strong", {}, title ?? message),
     title ? h("p", {}, message) : null,
-    hint ? h("p", {}, hint) : null);
+    hint ? h("p", {}, hint) : null,
+  );
 }
