@@ -4,7 +4,7 @@
 
 import { axis, layout, mono, note, token } from "../charts.js";
 import { $, svg } from "../dom.js";
-import { percent, plotlyText } from "../format.js";
+import { percent, percentValue, plotlyText } from "../format.js";
 import { placeLabels } from "./labels.js";
 import { interpolate } from "./prediction.js";
 import { axisOf, rangeOf, roundTicks, tickText } from "./scale.js";
@@ -14,6 +14,8 @@ const PERCENTS = [0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100];
 /** While points stream in, the chart is redrawn at most this often (ms). */
 const STREAM_PAUSE = 120;
 const NEAR = 18;
+/** Width of a character of the labels, a little generous (px). */
+const GLYPH = 6.5;
 
 export const isNarrow = () => innerWidth < 720;
 /** Left and right margins, shared with the heat map so that the x axes line up. */
@@ -28,7 +30,7 @@ export class Chart {
     this.hoverLine = svg("path", { class: "hover-line" });
     this.hoverDots = svg("path", { class: "hover-dots" });
     this.hoverLabel = svg("text", { class: "hover-label" });
-    this.ring = svg("circle", { class: "ring", r: 5.5 });
+    this.ring = svg("circle", { class: "ring", r: 5.5, hidden: true });
     this.overlay = svg("svg", { class: "overlay", "aria-hidden": "true" },
       this.hoverLine, this.hoverDots, this.hoverLabel, this.ring);
     this.wrap.append(this.overlay);
@@ -137,7 +139,7 @@ export class Chart {
     const narrow = isNarrow();
     const close = Math.abs(y(baseline) - y(tolerated)) < 14;
     const reserved = narrow ? [baseline, ...(close ? [] : [tolerated])] : [];
-    const ticks = roundTicks(low, high, y, height < 260 ? 24 : 21, reserved);
+    const ticks = roundTicks(low, high, baseline, y, narrow ? 22 : 18, reserved);
     const line = (accuracy, dash, color) => ({
       type: "line", xref: "x", x0: 0, x1: 100, yref: "y", y0: unit(accuracy), y1: unit(accuracy),
       line: { color, width: 1, dash }, layer: "below",
@@ -147,7 +149,7 @@ export class Chart {
       xaxis: axis({
         range: [0, 100], tickvals: PERCENTS, showline: true,
         title: {
-          text: "weights removed from this one layer, %",
+          text: `weights removed from this one layer, %${narrow ? "" : "  (band: 95 % interval)"}`,
           font: { size: 11, color: token("ink-3") }, standoff: 7,
         },
       }),
@@ -172,7 +174,7 @@ export class Chart {
     const tolerated = baseline - store.tolerance;
     const words = (accuracy, text) => note(100, unit(accuracy), text, { xshift: 7 });
     if (close) {
-      return [words(baseline, `baseline ${percent(baseline)}, tol. ${percent(tolerated)}`)];
+      return [words(baseline, `base ${percentValue(baseline)}, tol. ${percent(tolerated)}`)];
     }
     return [
       words(baseline, `baseline ${percent(baseline)}`),
@@ -196,7 +198,8 @@ export class Chart {
     const taken = [g.y(baseline), g.y(baseline - store.tolerance)];
     return placeLabels(ends, taken, { bottom: g.height - g.margin.b + 4, most: 6 }).map(
       ({ unit, end, isSelected, y, shift }) => {
-        const text = plotlyText(cutStart(unit.label, 19));
+        const room = (g.width - g.x(end.sparsity) - 10) / GLYPH;
+        const text = plotlyText(cutStart(unit.label, Math.floor(room)));
         const crowded = end.sparsity < last;
         return note(end.sparsity * 100, g.clampUnit(end.accuracy), isSelected ? `<b>${text}</b>` : text, {
           xshift: 8, yshift: -shift,
@@ -238,7 +241,8 @@ export class Chart {
     this.hoverDots.setAttribute("d", at.map((p) => `M${p}h0`).join(""));
     const end = points.at(-1);
     const narrow = isNarrow();
-    this.hoverLabel.textContent = cutStart(store.byId.get(id).label, 19);
+    const room = narrow ? 30 : Math.floor((width - x(end.sparsity) - 10) / GLYPH);
+    this.hoverLabel.textContent = cutStart(store.byId.get(id).label, room);
     this.hoverLabel.setAttribute("x", String(narrow ? width - 16 : x(end.sparsity) + 8));
     this.hoverLabel.setAttribute("y", String(y(end.accuracy) + (narrow ? -8 : 3.5)));
     this.hoverLabel.setAttribute("text-anchor", narrow ? "end" : "start");

@@ -84,6 +84,7 @@ export class Kpis {
 
   drawPredicted(predicted) {
     const { store } = this;
+    $("#k-predicted").classList.toggle("none", !predicted);
     if (!predicted) {
       put("k-pred", "–");
       put("k-pred-d", "");

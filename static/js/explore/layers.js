@@ -91,7 +91,7 @@ export class LayerTable {
     const level = store.levels.get(id);
     const chip = chipOf({
       points: store.curves.get(id), expected: store.grid.length,
-      baseline: store.baseline?.accuracy ?? null, tolerance: store.tolerance, live: store.live,
+      baseline: store.baseline?.accuracy ?? null, tolerance: store.tolerance, live: store.status === "running",
       level, removed: removedCount(toSparsity(level), store.byId.get(id).size),
     });
     const key = `${chip.kind}|${chip.word}|${chip.title}`;

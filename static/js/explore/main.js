@@ -56,4 +56,7 @@ history.onChange(({ past, future }) => {
 onThemeChange(() => store.touch("theme"));
 setInterval(() => store.touch("clock"), AGE);
 for (const link of $$("[data-csv]")) link.href = `/api/analyses/${store.analysis.id}/curves.csv`;
-for (const sentence of ignored) toast(sentence);
+if (ignored.length) {
+  toast(ignored.join(" "));
+  store.touch("selection");
+}

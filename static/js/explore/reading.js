@@ -75,7 +75,7 @@ export function chipOf({ points, expected, baseline, tolerance, live, level, rem
     return {
       kind: live ? "live" : "plain", icon: live ? "live" : null,
       word: `${points.length} of ${expected}`, knee: null,
-      title: live ? "measured so far; refining" : "the analysis ended before the rest was measured",
+      title: live ? "points measured so far; refining" : "points measured; the rest is not",
     };
   }
   if (baseline === null || points.length === 0) {

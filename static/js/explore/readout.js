@@ -25,7 +25,9 @@ function parts(store) {
   if (level > 0) {
     const { accuracy, half, difference } = readAt(points, baseline, sparsity);
     const removed = removedCount(sparsity, unit.size);
-    result.push(h("span", { title: `${number(removed)} of ${number(unit.size)} weights` },
+    result.push(h("span", {
+      title: `${number(removed)} of ${number(unit.size)} weights; ± is the 95 % interval of the drop, on the same samples`,
+    },
       bold(percent(sparsity, digits)), " removed → ", bold(percent(accuracy)),
       ` (${pp(difference)}, ±${SPACE}${number(half * 100, 1)})`));
     if (sparsity > points.at(-1).sparsity) {

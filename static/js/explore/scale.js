@@ -33,13 +33,17 @@ export function rangeOf(kind, baseline, lowest, highest, tolerance) {
  * @param {number[]} reserved accuracies whose own marks must stay free
  * @returns {number[]} accuracies, descending
  */
-export function roundTicks(low, high, toPixel, gap = 21, reserved = []) {
+export function roundTicks(low, high, baseline, toPixel, gap = 22, reserved = []) {
   const taken = reserved.map((accuracy) => ({ accuracy, pixel: toPixel(accuracy) }));
   const ticks = [];
+  const finest = high - low > 0.03 ? 0.005 : 0.001;
   for (const step of [0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001]) {
+    if (step < finest) break;
     const first = Math.floor(Math.min(high, 1) / step + 1e-9);
     for (let k = first; k * step >= Math.max(low, 0) - 1e-9; k -= 1) {
       const accuracy = Number((k * step).toFixed(4));
+      // Far from the baseline only round numbers are worth reading.
+      if (step < 0.1 && Math.abs(baseline - accuracy) > 10 * step) continue;
       const pixel = toPixel(accuracy);
       if (taken.some((other) => Math.abs(other.pixel - pixel) < gap)) continue;
       taken.push({ accuracy, pixel });

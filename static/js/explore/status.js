@@ -66,7 +66,7 @@ export class Status {
 
   drawFoot(done, total) {
     const { store } = this;
-    const n = store.baseline ? `, n = ${number(store.baseline.samples)} per point, paired` : "";
+    const n = store.baseline ? `, n = ${number(store.baseline.samples)} per point` : "";
     $("#foot-points").textContent =
       `${number(done)} of ${number(total)} points, ${number(store.units.length)} ` +
       `${store.units.length === 1 ? "layer" : "layers"} × ${number(store.grid.length)} levels${n}`;
@@ -95,6 +95,7 @@ export class Status {
     const box = $("#waiting");
     const empty = store.units.length === 0;
     box.hidden = store.baseline !== null && !empty;
+    $("#p-view").classList.toggle("bare", !box.hidden);
     if (box.hidden) return;
     box.textContent = empty
       ? "This model has no weights that can be pruned, so there is nothing to draw."
