@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import ColumnElement, Select, func, select, update
 from sqlalchemy.orm import Session, aliased
 
 from app.domain.errors import Conflict, LeaseLost, NotFound
@@ -92,24 +92,16 @@ def claim(
     with store.read() as session:
         if session.scalar(select(Job.id).where(Job.state == JobState.QUEUED).limit(1)) is None:
             return None
-    other = aliased(Job)
-    following = (
-        select(other.id)
-        .where(other.state == JobState.QUEUED)
-        .order_by(other.priority.desc(), other.id)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-        .scalar_subquery()
-    )
+    token = secrets.token_hex(16)
     with store.write() as session:
         moment = now(session)
         statement = (
             update(Job)
-            .where(Job.id == following)
+            .where(Job.id == next_queued().scalar_subquery())
             .values(
                 state=JobState.RUNNING,
                 attempt=Job.attempt + 1,
-                lease_token=secrets.token_hex(16),
+                lease_token=token,
                 lease_expires_at=moment + timedelta(seconds=lease_seconds),
                 worker=worker_id,
                 started_at=func.coalesce(Job.started_at, moment),
@@ -121,16 +113,27 @@ def claim(
         if job is None:
             return None
         _announce(session, job)
-        assert job.lease_token is not None
         return Lease(
             job_id=job.id,
             kind=job.kind,
             payload=job.payload,
-            token=job.lease_token,
+            token=token,
             attempt=job.attempt,
             topic=job.topic,
             max_attempts=job.max_attempts,
         )
+
+
+def next_queued() -> Select[int]:
+    """The id of the job whose turn it is, locked where a database locks rows."""
+    job = aliased(Job)
+    return (
+        select(job.id)
+        .where(job.state == JobState.QUEUED)
+        .order_by(job.priority.desc(), job.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
 
 
 def heartbeat(store: Store, lease: Lease, *, lease_seconds: float = DEFAULT_LEASE_SECONDS) -> bool:
