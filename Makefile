@@ -74,6 +74,9 @@ unit contract integration browser crash: .venv/test
 benchmark: .venv/test
 	$(PYTEST) tests/benchmarks -m benchmark -s
 
+screenshots: .venv/test chromium
+	$(BIN)/python -m tests.browser.screenshots screenshots
+
 lock:
 	@$(PYTHON) -m venv .venv-lock
 	@.venv-lock/bin/pip install --quiet '.[demo,test]'
