@@ -199,6 +199,11 @@ export function drawTrajectories(element, { runs, epochs, dense, kind }) {
     ),
   );
 
+  const hairline = { type: "line", layer: "below", line: { width: 1, color: colours.soft } };
+  const shapes = [];
+  if (dense !== null) {
+    shapes.push({ ...hairline, xref: "paper", x0: 0, x1: 1, y0: scale(dense), y1: scale(dense) });
+  }
   const plan = drawn.find((run) => run.name === "plan");
   const best = plan ? bestEpoch(plan) : null;
   if (best) {
@@ -209,22 +214,24 @@ export function drawTrajectories(element, { runs, epochs, dense, kind }) {
       hoverinfo: "skip",
       marker: { size: 12, color: "rgba(0,0,0,0)", line: { color: colours.ink, width: 1.75 } },
     });
+    // A thin line down to the floor of the panel, where no curve is: its words are never in the way.
+    shapes.push({
+      ...hairline,
+      x0: best.epoch,
+      x1: best.epoch,
+      y0: yRange[0],
+      y1: scale(best.tune_accuracy),
+    });
+    const xanchor =
+      best.epoch > epochs * 0.85 ? "right" : best.epoch < epochs * 0.15 ? "left" : "center";
     annotations.push(
       note(
         best.epoch,
-        scale(best.tune_accuracy),
+        yRange[0],
         `<b>${plan.after ? "kept" : "best so far"}</b>, epoch ${best.epoch}`,
         {
-          showarrow: true,
-          arrowhead: 0,
-          arrowwidth: 1,
-          arrowcolor: colours.soft,
-          standoff: 7,
-          ax: 0,
-          ay: 38,
-          xanchor:
-            best.epoch > epochs * 0.85 ? "right" : best.epoch < epochs * 0.15 ? "left" : "center",
-          yanchor: "top",
+          xanchor,
+          yanchor: "bottom",
           bgcolor: token("paper"),
           font: { size: 11, color: colours.ink },
         },
@@ -261,20 +268,7 @@ export function drawTrajectories(element, { runs, epochs, dense, kind }) {
         tickvals: lossTicks(lossRange),
         ticktext: lossTicks(lossRange).map((value) => String(value)),
       }),
-      shapes:
-        dense === null
-          ? []
-          : [
-              {
-                type: "line",
-                xref: "paper",
-                x0: 0,
-                x1: 1,
-                y0: scale(dense),
-                y1: scale(dense),
-                line: { width: 1, color: colours.soft },
-              },
-            ],
+      shapes,
       annotations,
     }),
     CONFIG,

@@ -85,9 +85,17 @@ function jobRows(job) {
           ]
         : "",
     ),
-    h("td", { class: "num" }, job.attempt ? `${job.attempt} of ${job.max_attempts}` : ""),
-    h("td", { class: "num", title: instant(job.created_at) }, ago(job.created_at)),
-    h("td", { class: "num" }, took(job)),
+    h(
+      "td",
+      { class: "num", dataset: { label: "attempt" } },
+      job.attempt ? `${job.attempt} of ${job.max_attempts}` : "",
+    ),
+    h(
+      "td",
+      { class: "num", dataset: { label: "created" }, title: instant(job.created_at) },
+      ago(job.created_at),
+    ),
+    h("td", { class: "num", dataset: { label: "took" } }, took(job)),
     h("td", { class: "act" }, jobButton(job, refresh)),
   );
   if (job.state !== "failed" || !job.error) return [row];

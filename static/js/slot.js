@@ -1,8 +1,9 @@
 // One half of the drop zone: empty, sending, importing, ready or failed.
 
-import { get } from "./api.js";
+import { get, post } from "./api.js";
 import { h } from "./dom.js";
 import { bytes, count, number, percent } from "./format.js";
+import { toastError } from "./toast.js";
 import { Cancelled, upload } from "./upload.js";
 
 const ASK_EVERY = 600;
@@ -120,7 +121,16 @@ export class Slot {
       "importing",
       h("p", { class: "name" }, item.name),
       h("progress", { "aria-label": `Importing ${item.name}` }),
-      h("span", { class: "cap", role: "status" }, "being read and checked"),
+      h(
+        "div",
+        { class: "row sb", style: { width: "100%" } },
+        h("span", { class: "cap", role: "status" }, "being read and checked"),
+        h(
+          "button",
+          { class: "btn small", type: "button", onclick: () => this.give(item) },
+          "Cancel",
+        ),
+      ),
     );
     while (turn === this.turn && now.status === "importing") {
       await new Promise((resolve) => setTimeout(resolve, ASK_EVERY));
@@ -137,6 +147,19 @@ export class Slot {
     this.item = now;
     this.options.onUploaded();
     this.showItem();
+  }
+
+  /** Stops an import that is waiting or under way. */
+  async give(item) {
+    try {
+      await post(`/api/jobs/${item.job_id}/cancel`);
+    } catch (error) {
+      // It has ended in the meantime; then its end is what the slot shows.
+      if (error.status !== 409) toastError(error);
+      return;
+    }
+    this.showEmpty();
+    this.options.onUploaded();
   }
 
   showItem() {
