@@ -193,7 +193,7 @@ export function equalSize(runs, dense) {
       h(
         "tr",
         {},
-        h("th"),
+        h("td"),
         h(
           "td",
           {},
