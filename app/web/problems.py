@@ -112,8 +112,8 @@ def install(app: FastAPI, page: HtmlProblem) -> None:
 
     def on_http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        phrase = HTTPStatus(error.status_code).phrase
-        said = error.detail if error.detail != phrase else ""
+        phrase = HTTPStatus(error.status_code).phrase.capitalize()
+        said = error.detail if error.detail.lower() != phrase.lower() else ""
         detail = _DETAILS.get(error.status_code, "") or said or f"{phrase}."
         document = problem(error.status_code, phrase, detail, code=phrase.lower().replace(" ", "-"))
         return answer(request, document, error.headers)

@@ -16,6 +16,7 @@ import posixpath
 import re
 import shutil
 import tempfile
+import time
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -28,6 +29,7 @@ from app.domain.errors import NotFound
 PLOTLY = "plotly.min.js"
 FOREVER = "private, max-age=31536000, immutable"
 ASK_FIRST = "no-cache"
+LOOK_SECONDS = 0.5
 
 _TYPES = {
     ".css": "text/css; charset=utf-8",
@@ -77,6 +79,7 @@ class Assets:
             f"{details.st_size} {details.st_mtime_ns}".encode()
         ).hexdigest()[:12]
         self._listing = _Listing((), "")
+        self._look_again = 0.0
 
     def url(self, path: str) -> str:
         """The address of a file that may be cached for good; a plain one for what is not there."""
@@ -129,6 +132,10 @@ class Assets:
 
     def _current(self) -> _Listing:
         """The listing, made anew when a file has changed since (while developing)."""
+        moment = time.monotonic()
+        if moment < self._look_again:
+            return self._listing
+        self._look_again = moment + LOOK_SECONDS
         signature = tuple(sorted(self._walk()))
         if signature != self._listing.signature:
             digest = hashlib.sha256()
