@@ -204,7 +204,9 @@ function listen() {
         if (isOver(experiment.status)) {
           stream?.close();
           // Once more from the database: the last word on every figure.
-          reload().catch(() => {});
+          reload()
+            .then(listen)
+            .catch(() => {});
         }
       }),
     },
