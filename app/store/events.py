@@ -101,6 +101,13 @@ class Watcher:
         self._wanted = threading.Event()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
+        self.ticks = 0
+
+    @property
+    def waiting(self) -> int:
+        """How many waits are open."""
+        with self._lock:
+            return len(self._waiters)
 
     async def wait(self, topic: str, after: int, timeout: float) -> bool:
         """True as soon as `topic` has an event above `after`; False after `timeout` seconds.
@@ -160,6 +167,7 @@ class Watcher:
             changes.close()
 
     def _tick(self, changes: _DataVersion | None) -> None:
+        self.ticks += 1
         # The version is read first: what is written after it shows up as a change next time.
         changed = changes is None or changes.moved()
         with self._lock:

@@ -78,11 +78,12 @@ class Store:
     def write(self) -> Generator[Session]:
         """A transaction that commits at the end of the block and rolls back on any exception.
 
-        On SQLite it holds the one write lock from its first statement on, so compute before it,
-        not in it. Raises StorageFull when the disk is full.
+        On SQLite it holds the one write lock from start to end, so compute before it, not in it.
+        Raises StorageFull when the disk is full.
         """
         try:
             with self._write_session() as session, session.begin():
+                session.connection()  # begins, and so locks, now: not at the first statement
                 yield session
         except DBAPIError as error:
             if _is_full(error):
