@@ -214,7 +214,7 @@ export function drawTrajectories(element, { runs, epochs, dense, kind }) {
       hoverinfo: "skip",
       marker: { size: 12, color: "rgba(0,0,0,0)", line: { color: colours.ink, width: 1.75 } },
     });
-    // A thin line down to the floor of the panel, where no curve is: its words are never in the way.
+    // A thin line down to the floor of the panel, where no curve is in the way of the words.
     shapes.push({
       ...hairline,
       x0: best.epoch,
