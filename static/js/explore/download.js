@@ -42,7 +42,7 @@ export function wireDownload(store) {
     try {
       const plan = await ensurePlan(store);
       const url = `/api/plans/${plan.id}/checkpoint?format=${button.dataset.format}`;
-      toast("Preparing the file…");
+      toast("Preparing the file…", { seconds: 2 });
       await prepare(url);
       goTo(url);
     } catch (error) {

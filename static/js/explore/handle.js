@@ -40,8 +40,10 @@ export class Handle {
     this.element.style.left = `${x}px`;
     this.element.style.height = `${geometry.height - geometry.margin.b}px`;
     this.flag.textContent = percent(toSparsity(level), level % 10_000 ? 1 : 0);
-    // The flag stays inside the plot at both ends.
-    const edge = Math.max(0, 30 - x) - Math.max(0, x + 30 - geometry.width);
+    // The flag stays off the axis' numbers at one end and inside the page at the other.
+    const half = this.flag.offsetWidth / 2;
+    const edge = Math.max(0, geometry.margin.l + half - 3 - x) -
+      Math.max(0, x + half + 4 - geometry.width);
     this.flag.style.setProperty("--nudge", `${edge}px`);
     this.describe();
   }

@@ -2,10 +2,10 @@
 // table of numbers.
 
 import { $, h } from "../dom.js";
-import { interval, loss, number, percent, pp, SPACE } from "../format.js";
+import { interval, loss, number, percent, percentValue, pp, SPACE } from "../format.js";
 import { removedCount } from "./prediction.js";
 import { collapse, readAt, readKnee } from "./reading.js";
-import { toSparsity } from "./store.js";
+import { toLevel, toPercent, toSparsity } from "./store.js";
 
 const QUIET = 400;
 
@@ -74,9 +74,9 @@ export function followNumbers(store) {
     $("#numbers-name").textContent = unit.label;
     if (!box.open) return;
     body.replaceChildren(...store.curves.get(unit.id).map((point) => h("tr", {},
-      h("th", { scope: "row", class: "num" }, percent(point.sparsity, 0)),
-      h("td", { class: "num", title: `achieved ${percent(point.achieved, 3)}` },
-        point.achieved === 0 ? "none" : percent(point.achieved)),
+      h("th", { scope: "row", class: "num" }, String(toPercent(toLevel(point.sparsity)))),
+      h("td", { class: "num", title: `achieved ${percent(point.achieved, 4)}` },
+        point.achieved === 0 ? "none" : percentValue(point.achieved)),
       h("td", { class: "num" }, number(point.accuracy * 100, 1)),
       h("td", { class: "num muted" }, interval(point.low, point.high)),
       h("td", { class: "num" }, loss(point.loss)),

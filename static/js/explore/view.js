@@ -16,6 +16,8 @@ export function wireView(store, { heat }) {
   const observer = new ResizeObserver(fit);
   for (const id of ["v-curves", "v-heat", "p-view"]) observer.observe($(`#${id}`));
   observer.observe($("#forest"));
+  // The line above the chart can take one row or two.
+  new ResizeObserver(() => store.touch("size")).observe($(".plotwrap.main"));
 
   for (const radio of $$("input[name=scale]")) {
     radio.checked = radio.value === store.scale;
