@@ -38,10 +38,8 @@ def test_settings_are_truly_on(store: Store, url: str) -> None:
 
 def test_writer_holds_the_lock_before_its_first_read(store: Store, url: str) -> None:
     stranger = sqlite3.connect(url.removeprefix("sqlite:///"), timeout=0, isolation_level=None)
-    with store.write() as session:
-        session.execute(select(Job.id)).all()
-        with pytest.raises(sqlite3.OperationalError, match="locked"):
-            stranger.execute("BEGIN IMMEDIATE")
+    with store.write(), pytest.raises(sqlite3.OperationalError, match="locked"):
+        stranger.execute("BEGIN IMMEDIATE")
     stranger.execute("BEGIN IMMEDIATE")
     stranger.close()
 
@@ -69,10 +67,14 @@ def test_reader_sees_one_snapshot(store: Store) -> None:
 
 
 def test_an_exception_rolls_everything_back(store: Store) -> None:
-    with pytest.raises(RuntimeError), store.write() as session:
-        session.add(Topic(name="x", seq=1))
-        session.flush()
-        raise RuntimeError
+    def write_and_fail() -> None:
+        with store.write() as session:
+            session.add(Topic(name="x", seq=1))
+            session.flush()
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_and_fail()
     with store.read() as session:
         assert session.scalars(select(Topic)).all() == []
 
@@ -144,8 +146,8 @@ def test_times_are_utc_whatever_zone_they_come_in(store: Store) -> None:
     with store.read() as session:
         found = session.scalars(select(Worker.started_at)).one()
     assert found.isoformat() == "2031-05-01T04:00:15.123456+00:00"
+    naive = there.replace(tzinfo=None)
     with pytest.raises(StatementError, match="no time zone"), store.write() as session:
-        naive = datetime(2031, 5, 1)  # noqa: DTZ001
         session.add(Worker(pid=1, host="h", started_at=naive, heartbeat_at=naive))
     assert found.tzinfo is UTC
 
@@ -174,14 +176,16 @@ def test_a_loss_that_is_no_number_is_null(store: Store, number: float) -> None:
 
 
 def test_a_full_disk_is_said_in_words_and_leaves_nothing(store: Store) -> None:
-    with pytest.raises(StorageFull, match="disk is full"), store.write() as session:
-        pages = pragma(session, "page_count")
-        session.execute(text(f"PRAGMA max_page_count = {pages}"))
-        session.add(Topic(name="first", seq=1))
-        session.flush()
-        session.execute(
-            text("INSERT INTO topic (name, seq) VALUES (:name, 1)"), {"name": "x" * 200_000}
-        )
+    def fill() -> None:
+        with store.write() as session:
+            pages = pragma(session, "page_count")
+            session.execute(text(f"PRAGMA max_page_count = {pages}"))
+            session.add(Topic(name="first", seq=1))
+            session.flush()
+            session.add(Topic(name="x" * 200_000, seq=1))
+
+    with pytest.raises(StorageFull, match="disk is full"):
+        fill()
     with store.read() as session:
         assert session.scalars(select(Topic)).all() == []
 

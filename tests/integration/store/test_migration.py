@@ -176,8 +176,8 @@ def test_a_migration_that_breaks_a_reference_is_undone(
 
 
 def a_measurement(plan_id: int) -> Measurement:
-    figures = {name: 0 for name in ("loss", "low", "high", "confidence", "sparsity")}
-    counts = {name: 0 for name in ("samples", "correct", "accuracy", "flips", "lost", "gained")}
+    figures = dict.fromkeys(("loss", "low", "high", "confidence", "sparsity"), 0)
+    counts = dict.fromkeys(("samples", "correct", "accuracy", "flips", "lost", "gained"), 0)
     return Measurement(plan_id=plan_id, split="tune", baseline={}, **figures, **counts)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import re
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -123,16 +124,21 @@ def test_late_writes_are_refused_and_nothing_of_them_stays(
     fresh = things.claim(2)
     with pytest.raises(LeaseLost), queue.fenced(things.store, late) as session:
         session.add(Topic(name="late", seq=1))
-    for end in (
-        lambda session: queue.finish(session, late),
-        lambda session: queue.fail(session, late, ERROR),
-        lambda session: queue.mark_cancelled(session, late),
-        lambda session: queue.release(session, late),
-        lambda session: queue.progress(session, late, 1, 2, None),
-    ):
-        with pytest.raises(LeaseLost), things.store.write() as session:
+
+    def end_late(how: Callable[..., None], *more: Any) -> None:
+        with things.store.write() as session:
             session.add(Topic(name="late", seq=1))
-            end(session)
+            how(session, late, *more)
+
+    for how, *more in (
+        (queue.finish,),
+        (queue.fail, ERROR),
+        (queue.mark_cancelled,),
+        (queue.release,),
+        (queue.progress, 1, 2, None),
+    ):
+        with pytest.raises(LeaseLost):
+            end_late(how, *more)
     with things.store.read() as session:
         assert session.scalars(select(Topic)).all() == []
     now = things.job_now(job.id)
@@ -153,10 +159,15 @@ def test_an_expired_lease_still_counts_until_somebody_takes_the_job(
 def test_the_fence_commits_results_and_end_together(things: Things) -> None:
     job = things.job()
     lease = things.claim()
-    with pytest.raises(RuntimeError), queue.fenced(things.store, lease) as session:
-        session.add(Topic(name="result", seq=1))
-        queue.finish(session, lease)
-        raise RuntimeError
+
+    def finish_and_fail() -> None:
+        with queue.fenced(things.store, lease) as session:
+            session.add(Topic(name="result", seq=1))
+            queue.finish(session, lease)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        finish_and_fail()
     assert things.job_now(job.id).state == JobState.RUNNING
     with queue.fenced(things.store, lease) as session:
         session.add(Topic(name="result", seq=1))
