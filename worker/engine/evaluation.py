@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 UNDECIDED = -1
 """The class of a sample whose outputs contain NaN: never right, and equal only to itself."""
 
-_WORKING_SET_BYTES = 4 * 2**20
-_LIVE_BYTES = 512 * 2**20
-_SMALLEST_BATCH, _LARGEST_BATCH = 16, 512
+_WORKING_SET_BYTES = 12 * 2**20
+_LIVE_BYTES = 256 * 2**20
+_SMALLEST_BATCH, _LARGEST_BATCH = 32, 512
 
 
 @dataclass(frozen=True)
@@ -181,20 +181,23 @@ def class_logits(output: Any, labels: Tensor) -> Tensor:
 
 
 class _Sizes(fx.Interpreter):
-    """Runs a graph once and notes how many bytes its nodes read and write."""
+    """Runs a graph once and notes the bytes of its activations.
+
+    `largest` is what one node reads and writes at most, `live` what is alive at once at most.
+    """
 
     def __init__(self, module: fx.GraphModule) -> None:
         super().__init__(module)
         self.largest = 0
-        self.total = 0
+        self.live = 0
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
         if n.op not in ("get_attr", "output"):
-            written = _bytes(result)
-            self.total += written
             read = sum(_bytes(self.env[i]) for i in n.all_input_nodes if i.op != "get_attr")
-            self.largest = max(self.largest, written + read)
+            self.largest = max(self.largest, _bytes(result) + read)
+            others = sum(_bytes(value) for node, value in self.env.items() if node.op != "get_attr")
+            self.live = max(self.live, _bytes(result) + others)
         return result
 
 
@@ -210,8 +213,8 @@ def default_batch_size(model: CanonicalModel, split: Split) -> int:
     """The batch size for this model and split, from the shapes of activations alone.
 
     Big enough that the cost of dispatching operators is spread over many samples, small enough
-    that a node's inputs and outputs stay near the processor's cache and that all activations of a
-    batch fit in memory. Batches are evened out, so that no small one is left at the end.
+    that a node's inputs and outputs stay near the processor's cache and that what is alive at once
+    fits in memory. Batches are evened out, so that no small one is left at the end.
     """
     samples = len(split)
     if model.fixed_batch is not None:
@@ -224,7 +227,7 @@ def default_batch_size(model: CanonicalModel, split: Split) -> int:
     with evaluating(model), torch.no_grad():
         sizes.run(*inputs)
     size = max(_SMALLEST_BATCH, _WORKING_SET_BYTES * probe // max(1, sizes.largest))
-    size = min(size, _LARGEST_BATCH, max(1, _LIVE_BYTES * probe // max(1, sizes.total)))
+    size = min(size, _LARGEST_BATCH, max(1, _LIVE_BYTES * probe // max(1, sizes.live)))
     count = -(-samples // size)
     return -(-samples // count)
 

@@ -6,7 +6,7 @@ end, so it should be short. Grouping follows measured time and changes no figure
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from worker.engine.evaluation import Tally, class_logits
 from worker.engine.pulse import Pulse
 from worker.engine.steps import Registers
-from worker.engine.suffix import Flow, Suffix, execute
+from worker.engine.suffix import Flow, Instruction, Suffix, execute
 
 PREFIX_SHARE = 0.1
 """The part of a pass that its dense prefix may take."""
@@ -25,6 +25,7 @@ FIRST_PREFIX_SHARE = 0.25
 """The same for the first pass, whose points people are waiting for."""
 FIRST_SECONDS, PASS_SECONDS = 1.0, 4.0
 _ROW_ELEMENTS = 2**20
+_CHUNK_SECONDS = 0.1
 
 
 def pass_length(costs: Sequence[float], prefix: float, position: int) -> int:
@@ -45,16 +46,35 @@ def pass_length(costs: Sequence[float], prefix: float, position: int) -> int:
     return len(costs)
 
 
+def in_chunks(suffix: Suffix, seconds: Sequence[float]) -> tuple[tuple[Instruction, ...], ...]:
+    """A suffix's instructions cut where a run of them takes about a tenth of a second.
+
+    `seconds` are those of every node of the graph on one batch. Between chunks a stop is noticed.
+    """
+    chunks: list[tuple[Instruction, ...]] = []
+    first, spent = 0, 0.0
+    for position, node in enumerate(suffix.nodes):
+        spent += seconds[node]
+        if spent >= _CHUNK_SECONDS:
+            chunks.append(suffix.instructions[first : position + 1])
+            first, spent = position + 1, 0.0
+    if first < len(suffix.nodes):
+        chunks.append(suffix.instructions[first:])
+    return tuple(chunks)
+
+
 @dataclass
 class Job:
     """One weight with the numbers of entries to remove from it in a pass.
 
     `rank` has the weight's shape: the entry leaves when its rank is below the number removed.
+    `chunks` are the instructions of its suffix, `cost` the seconds of one cell on the whole split.
     """
 
     weight: Tensor
     rank: Tensor
     suffix: Suffix
+    chunks: tuple[tuple[Instruction, ...], ...]
     counts: tuple[int, ...]
     cost: float
     tally: Tally = field(init=False)
@@ -124,8 +144,7 @@ class Pass:
         batch_share: float,
     ) -> None:
         for job in self._waiting.get(at, ()):
-            work = job.cost * batch_share
-            self._run_job(job, registers, labels, dense, lambda work=work: pulse.beat(work))
+            self._run_job(job, registers, labels, dense, pulse, job.cost * batch_share)
         for register in self._drop.get(at, ()):
             registers[register] = None
 
@@ -135,10 +154,10 @@ class Pass:
         registers: Registers,
         labels: Tensor,
         dense: np.ndarray[Any, Any],
-        beat: Callable[[], None],
+        pulse: Pulse,
+        work: float,
     ) -> None:
-        output, scratch = self._flow.output, self._scratch
-        instructions, boundary = job.suffix.instructions, job.suffix.boundary
+        output, scratch, boundary = self._flow.output, self._scratch, job.suffix.boundary
         weight, original, rank = job.weight, job.weight.clone(), job.rank
         zero = torch.zeros((), dtype=weight.dtype)
         rows: list[Tensor] = []
@@ -148,7 +167,9 @@ class Pass:
                 weight.copy_(torch.where(rank < count, zero, original))
                 for source in boundary:
                     scratch[source] = registers[source]
-                execute(instructions, scratch)
+                for chunk in job.chunks:
+                    execute(chunk, scratch)
+                    pulse.beat()
                 rows.append(class_logits(scratch[output], labels))
                 scratch[output] = None
                 elements += rows[-1].numel()
@@ -156,7 +177,7 @@ class Pass:
                     job.tally.add(torch.stack(rows), labels, dense, first)
                     first, elements = first + len(rows), 0
                     rows = []
-                beat()
+                pulse.beat(work)
         finally:
             weight.copy_(original)
             for source in boundary:

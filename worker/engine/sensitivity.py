@@ -32,7 +32,7 @@ from worker.engine.evaluation import (
     require_samples,
 )
 from worker.engine.masks import removal_rank, require_prunable, unit_order
-from worker.engine.passes import Job, Pass, pass_length
+from worker.engine.passes import Job, Pass, in_chunks, pass_length
 from worker.engine.pulse import Pulse
 from worker.engine.suffix import Flow, Suffix
 from worker.engine.weights import find_weight
@@ -100,6 +100,7 @@ class SensitivityEngine:
         self._bounds = batch_bounds(self._samples, self.batch_size)
         self._ranks: dict[tuple[str, str], Tensor] = {}
         self._suffixes: dict[str, Suffix] = {}
+        self._costs: dict[str, float] = {}
         self._flow: Flow | None = None
         self._dense: Predictions | None = None
         self._seconds: list[float] = []
@@ -195,11 +196,13 @@ class SensitivityEngine:
         wanted: dict[tuple[str, str], set[int]] = {}
         for cell in cells:
             wanted.setdefault((cell.unit, cell.criterion), set()).add(self._removed(cell))
+        per_batch = [seconds / len(self._bounds) for seconds in self._seconds]
         jobs = {
             key: Job(
                 weight=self._weight(key[0]),
                 rank=self._rank(*key),
                 suffix=self._suffix(key[0]),
+                chunks=in_chunks(self._suffix(key[0]), per_batch),
                 counts=tuple(sorted(counts)),
                 cost=self._cost(key[0]),
             )
@@ -226,6 +229,7 @@ class SensitivityEngine:
         for source, at in last.items():
             drop.setdefault(at, []).append(source)
         seconds = [0.0] * flow.count
+        overhead = 0.0
         classes = np.empty(self._samples, dtype=np.int64)
         tally = Tally(1)
         for start, stop in self._bounds:
@@ -244,8 +248,13 @@ class SensitivityEngine:
             began = time.perf_counter()
             logits = class_logits(registers[flow.output], labels)
             classes[start:stop] = tally.add(logits.unsqueeze(0), labels, None)[0]
-            self._overhead += time.perf_counter() - began
-        self._seconds = seconds
+            overhead += time.perf_counter() - began
+            if start == 0 and stop < self._samples:
+                # The first batch pays for kernels being set up; the others say what is usual.
+                seconds, overhead = [0.0] * flow.count, 0.0
+        measured = self._samples - (self.batch_size if len(self._bounds) > 1 else 0)
+        self._seconds = [spent * self._samples / measured for spent in seconds]
+        self._overhead = overhead * self._samples / measured
         figures = tally.evaluation(0)
         return Predictions(
             classes, Evaluation(figures.samples, figures.correct, figures.loss, 0, 0, 0)
@@ -276,7 +285,10 @@ class SensitivityEngine:
 
     def _cost(self, unit: str) -> float:
         """Estimated seconds of one cell of this unit over the whole split."""
-        return sum(self._seconds[at] for at in self._suffix(unit).nodes) + self._overhead
+        if unit not in self._costs:
+            nodes = self._suffix(unit).nodes
+            self._costs[unit] = sum(self._seconds[at] for at in nodes) + self._overhead
+        return self._costs[unit]
 
     def _result(self, cell: Cell, evaluation: Evaluation) -> CellResult:
         return CellResult(cell, self._removed(cell), self._by_id[cell.unit].size, evaluation)

@@ -43,6 +43,8 @@ def _plain_module(module: nn.Module) -> Callable[..., Any]:
     if kind is nn.Linear:
         weight, bias = module.weight, module.bias
         return lambda x: functional.linear(x, weight, bias)
+    if kind is nn.ReLU and not module.inplace:
+        return torch.relu
     if kind in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
         return _batch_norm(module)
     if kind in _CONVOLUTIONS and module.padding_mode == "zeros":

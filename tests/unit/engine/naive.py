@@ -69,9 +69,10 @@ def figures(model: Any, split: Any, batch_size: int, dense_classes: Sequence[int
 
 
 def smallest_removed(weight: Tensor, sparsity: float) -> Tensor:
-    """A copy without its round(s * n) smallest entries; equal ones leave by their place."""
+    """A copy without its round(s * n) smallest entries; equal ones by their place, NaN last."""
     flat = weight.detach().clone().reshape(-1)
-    order = sorted(range(flat.numel()), key=lambda i: (abs(float(flat[i])), i))
+    values = [float(value) for value in flat]
+    order = sorted(range(len(values)), key=lambda i: (math.isnan(values[i]), abs(values[i]), i))
     for index in order[: round(sparsity * flat.numel())]:
         flat[index] = 0.0
     return flat.reshape(weight.shape)
