@@ -102,6 +102,20 @@ def test_what_was_there_before_the_wait_counts_too(store: Store) -> None:
     asyncio.run(scenario())
 
 
+def test_a_change_that_the_poller_has_seen_already_counts_for_a_new_waiter(store: Store) -> None:
+    async def scenario() -> None:
+        watcher = Watcher(store, interval=0.01)
+        other = asyncio.ensure_future(watcher.wait("b", 0, 30))  # keeps the poller looking
+        await asyncio.sleep(0.1)
+        publish(store, "a")
+        await asyncio.sleep(0.2)
+        assert await watcher.wait("a", 0, 5) is True
+        watcher.stop()
+        assert await other is False
+
+    asyncio.run(scenario())
+
+
 def publish_elsewhere(url: str) -> None:
     store = Store.open(url)
     for number in range(5):
