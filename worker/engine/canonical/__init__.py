@@ -1,0 +1,1 @@
+"""How a file's graph becomes the canonical form, one step a file."""

@@ -1,0 +1,203 @@
+"""Last step: run it. Shapes, batch sizes and costs are measured, not believed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from app.domain.errors import InvalidFile
+from app.domain.export_lines import export_hint
+from worker.engine.canonical.batch import Inputs, any_batch_agrees, widened
+from worker.engine.canonical.module import CanonicalGraph
+from worker.engine.cost import Layer, NodeCost, measure
+from worker.engine.formats.pt2_schema import ExportedProgramData, Kind, TensorMeta
+
+MAX_INPUT_NUMBERS = 1 << 28
+Spec = tuple[str, tuple[int | None, ...], torch.dtype]
+
+
+@dataclass(frozen=True)
+class Checked:
+    module: CanonicalGraph
+    inputs: tuple[Spec, ...]
+    layers: tuple[Layer, ...]
+    fixed_batch: int | None
+
+
+def checked(module: CanonicalGraph, program: ExportedProgramData) -> Checked:
+    """The graph for any batch size where possible, with its inputs and layers.
+
+    Raises InvalidFile when the network does not run on inputs of the shapes it declares.
+    """
+    metas = _user_inputs(program)
+    batch = _batch_size(metas)
+    make = _maker(metas, module)
+    costs, output = _first_run(module, make(batch))
+    if not isinstance(output, Tensor) or output.dim() == 0 or output.shape[0] != batch:
+        shape = tuple(output.shape) if isinstance(output, Tensor) else "no tensor"
+        raise InvalidFile(
+            f"For a batch of {batch} the network returns {shape}: there is not one answer for each "
+            "sample.",
+            "Export a network that returns its scores with the batch as the first axis.",
+        )
+    dynamic = all(meta.shape[0].free for _, meta in metas)
+    fixed: int | None = None
+    if dynamic and any_batch_agrees(module, module, batch, make):
+        final = module
+    else:
+        wider = None if dynamic else widened(module, batch, make)
+        final, fixed = (module, batch) if wider is None else (wider, None)
+    if final is not module:
+        costs, _ = _first_run(final, make(batch))
+    specs = tuple(
+        (
+            name,
+            (None, *(None if dim.free else dim.size for dim in meta.shape[1:])),
+            meta.dtype,
+        )
+        for name, meta in metas
+    )
+    return Checked(final, specs, _layers(final, program, costs, batch), fixed)
+
+
+def _user_inputs(program: ExportedProgramData) -> list[tuple[str, TensorMeta]]:
+    metas = []
+    for item in program.inputs:
+        if item.kind is not Kind.USER:
+            continue
+        if item.name not in program.graph.tensors:
+            raise InvalidFile(
+                f"The input {item.name} is not a tensor.",
+                "Give the network tensors only, or fix the value before exporting.",
+            )
+        metas.append((item.name, program.graph.tensors[item.name]))
+    if not metas:
+        raise InvalidFile("The network takes no input.", export_hint())
+    return metas
+
+
+def _batch_size(metas: Sequence[tuple[str, TensorMeta]]) -> int:
+    sizes = {name: meta.sizes[0] if meta.shape else 0 for name, meta in metas}
+    batch = next(iter(sizes.values()))
+    if batch < 1 or set(sizes.values()) != {batch}:
+        listed = ", ".join(f"{name}: {meta.sizes}" for name, meta in metas)
+        raise InvalidFile(
+            f"The first axis of every input has to be the batch, but the shapes are {listed}.",
+            export_hint("Export the network with example inputs of one batch"),
+        )
+    if any(_numbers(meta.sizes) > MAX_INPUT_NUMBERS for _, meta in metas):
+        raise InvalidFile(
+            "The network was exported with an example input that is far too large.",
+            export_hint("Export it with an example of two samples"),
+        )
+    return batch
+
+
+def _numbers(sizes: Sequence[int]) -> int:
+    product = 1
+    for size in sizes:
+        product *= size
+    return product
+
+
+def _maker(metas: Sequence[tuple[str, TensorMeta]], module: CanonicalGraph) -> Inputs:
+    """Random inputs of any number of samples; whole numbers are indices every embedding has."""
+    rows = [m.num_embeddings for m in module.modules() if isinstance(m, nn.Embedding)]
+    limit = max(min([*rows, 1000]), 1) if rows else 2
+
+    def make(samples: int) -> list[Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        made = []
+        for _, meta in metas:
+            shape = (samples, *meta.sizes[1:])
+            if meta.dtype.is_floating_point:
+                made.append(torch.randn(shape, generator=generator).to(meta.dtype))
+            elif meta.dtype is torch.bool:
+                made.append(torch.ones(shape, dtype=torch.bool))
+            elif meta.dtype.is_complex:
+                made.append(torch.randn(shape, generator=generator, dtype=meta.dtype))
+            else:
+                made.append(torch.randint(0, limit, shape, generator=generator).to(meta.dtype))
+        return made
+
+    return make
+
+
+def _first_run(
+    module: CanonicalGraph, inputs: Sequence[Tensor]
+) -> tuple[dict[fx.Node, NodeCost], Any]:
+    try:
+        return measure(module, inputs)
+    except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
+        first_line = str(error).strip().splitlines()[0][:300] if str(error).strip() else ""
+        raise InvalidFile(
+            "The network does not run on inputs of the shapes it declares: "
+            f"{first_line or type(error).__name__}.",
+            export_hint("Export it again with torch 2.13 from a network that runs"),
+        ) from error
+
+
+def _layers(
+    module: CanonicalGraph,
+    program: ExportedProgramData,
+    costs: dict[fx.Node, NodeCost],
+    batch: int,
+) -> tuple[Layer, ...]:
+    """One row for each owner of parameters and each place that multiplies, in execution order."""
+    parameters: dict[str, int] = {}
+    seen: set[int] = set()
+    for key, tensor in program.state.items():
+        if key in program.parameters:
+            path = key.rpartition(".")[0]
+            own = 0 if id(tensor) in seen else tensor.numel()
+            parameters[path] = parameters.get(path, 0) + own
+            seen.add(id(tensor))
+    types: dict[str, str] = {
+        frame.path: frame.type for node in program.graph.nodes for frame in node.stack
+    }
+    macs: dict[str, int] = {}
+    shapes: dict[str, tuple[int | None, ...]] = {}
+    for node in module.graph.nodes:
+        if node.op in ("placeholder", "output", "get_attr") or node not in costs:
+            continue
+        path = _owner(node)
+        cost = costs[node]
+        macs[path] = macs.get(path, 0) + cost.macs
+        if cost.shape is not None:
+            shapes[path] = tuple(
+                None if at == 0 and size == batch else size for at, size in enumerate(cost.shape)
+            )
+    order = [p for p in macs if macs[p] or p in parameters]
+    order += [p for p in parameters if p not in macs]
+    return tuple(
+        Layer(
+            path,
+            types.get(path) or _class_name(module, path),
+            parameters.get(path, 0),
+            macs.get(path, 0) // batch,
+            shapes.get(path, ()),
+        )
+        for path in order
+    )
+
+
+def _owner(node: fx.Node) -> str:
+    """The path a node counts for: its module, or the owner of the stored tensor it multiplies."""
+    if node.op == "call_module":
+        return str(node.target)
+    owners = [
+        str(source.target).rpartition(".")[0]
+        for source in node.all_input_nodes
+        if source.op == "get_attr"
+    ]
+    here = str(node.meta.get("path", ""))
+    return here if here in owners or not owners else owners[0]
+
+
+def _class_name(module: CanonicalGraph, path: str) -> str:
+    name = type(module.get_submodule(path)).__name__
+    return "Module" if path == "" else name

@@ -1,0 +1,139 @@
+"""First step: one flat list of operator calls, without checks and without graphs inside graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from app.domain.errors import UnsupportedOperator
+from worker.engine.formats.pt2_json import malformed
+from worker.engine.formats.pt2_schema import (
+    Argument,
+    GraphData,
+    NodeData,
+    Ref,
+    TensorMeta,
+)
+from worker.engine.operators import CHECKS
+
+_SET_GRAD = "torch.ops.higher_order.wrap_with_set_grad_enabled"
+_AUTOCAST = "torch.ops.higher_order.wrap_with_autocast"
+MAX_NODES = 100_000
+
+
+def map_refs(value: Any, names: dict[str, Any]) -> Any:
+    """`value` with every Ref replaced by `names[ref.name]` (left as it is when not in there)."""
+    if isinstance(value, Ref):
+        return names.get(value.name, value)
+    if isinstance(value, list):
+        return [map_refs(item, names) for item in value]
+    return value
+
+
+def refs(value: Any) -> Iterator[str]:
+    """The names a value reads."""
+    if isinstance(value, Ref):
+        yield value.name
+    elif isinstance(value, list):
+        for item in value:
+            yield from refs(item)
+
+
+def output_names(node: NodeData) -> Iterator[str]:
+    for output in node.outputs:
+        if isinstance(output, list):
+            yield from output
+        elif output is not None:
+            yield output
+
+
+def flatten(graph: GraphData) -> GraphData:
+    """The same computation without `torch.no_grad` regions as graphs of their own.
+
+    A region without gradients becomes its operators, each result detached. Raises
+    UnsupportedOperator for other graphs inside graphs (branches, loops, autocast).
+    """
+    tensors = dict(graph.tensors)
+    nodes = list(_flat(graph.nodes, tensors, [0]))
+    return GraphData(graph.inputs, graph.outputs, tuple(nodes), tensors)
+
+
+def _flat(
+    nodes: Iterable[NodeData], tensors: dict[str, TensorMeta], counter: list[int]
+) -> Iterator[NodeData]:
+    for node in nodes:
+        counter[0] += 1
+        if counter[0] > MAX_NODES:
+            raise malformed(f"the network has more than {MAX_NODES:,} operators")
+        if node.target in CHECKS:
+            continue
+        if node.target == _SET_GRAD:
+            yield from _inline(node, tensors, counter)
+            continue
+        if any(isinstance(argument.value, GraphData) for argument in node.inputs):
+            raise _nested(node)
+        yield node
+
+
+def _nested(node: NodeData) -> UnsupportedOperator:
+    where = f"the layer {node.path}" if node.path else "the network's own forward function"
+    name = node.target.removeprefix("torch.ops.")
+    hint = "Replace data-dependent branches and loops with tensor arithmetic and export again."
+    if node.target == _AUTOCAST:
+        hint = "Export the network outside of torch.autocast."
+    return UnsupportedOperator(
+        f"The operator {name[:120]} in {where} is not on the list of allowed operators.", hint
+    )
+
+
+def _inline(
+    node: NodeData, tensors: dict[str, TensorMeta], counter: list[int]
+) -> Iterator[NodeData]:
+    values = [argument.value for argument in node.inputs]
+    if len(values) < 2 or not isinstance(values[0], bool) or not isinstance(values[1], GraphData):
+        raise _nested(node)
+    enabled, body = values[0], values[1]
+    if len(body.inputs) != len(values) - 2:
+        raise malformed("a graph inside the graph has other inputs than it is given")
+    prefix = f"region_{counter[0]}_"
+    names: dict[str, Any] = dict(zip(body.inputs, values[2:], strict=True))
+    for inner in body.nodes:
+        for name in output_names(inner):
+            names[name] = Ref(prefix + name)
+            if name in body.tensors:
+                tensors[prefix + name] = body.tensors[name]
+    renamed = [
+        replace(
+            inner,
+            inputs=tuple(replace(a, value=map_refs(a.value, names)) for a in inner.inputs),
+            outputs=tuple(_rename(output, prefix) for output in inner.outputs),
+        )
+        for inner in body.nodes
+    ]
+    yield from _flat(renamed, tensors, counter)
+    outer = list(output_names(node))
+    if len(outer) != len(body.outputs):
+        raise malformed("a graph inside the graph has other outputs than are used")
+    for name, value in zip(outer, body.outputs, strict=True):
+        target = "torch.ops.aten.alias.default" if enabled else "torch.ops.aten.detach.default"
+        source = map_refs(value, names)
+        if isinstance(source, Ref):
+            yield NodeData(target, (Argument("self", source, False),), (name,), node.stack)
+
+
+def _rename(output: str | list[str] | None, prefix: str) -> str | list[str] | None:
+    if isinstance(output, list):
+        return [prefix + name for name in output]
+    return None if output is None else prefix + output
+
+
+def without_dead_code(graph: GraphData) -> GraphData:
+    """The calls that the outputs depend on."""
+    needed = {name for value in graph.outputs for name in refs(value)}
+    kept: list[NodeData] = []
+    for node in reversed(graph.nodes):
+        if needed.intersection(output_names(node)):
+            kept.append(node)
+            needed.update(name for a in node.inputs for name in refs(a.value))
+    return replace(graph, nodes=tuple(reversed(kept)))
