@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from app.domain.errors import InputMismatch
+from worker.engine.evaluation import first_tensor
 from worker.engine.formats.npz import blocks
 
 if TYPE_CHECKING:
@@ -160,9 +161,7 @@ def _run(model: CanonicalModel, inputs: Sequence[Tensor]) -> Any:
             "Whole-number inputs must stay below the size of the embedding they index; other "
             "inputs must have the shape the network was exported with.",
         ) from error
-    if isinstance(output, tuple | list) and len(output) == 1:
-        return output[0]
-    return output
+    return first_tensor(output)
 
 
 def _matches(wanted: Sequence[int | None], sample: Sequence[int]) -> bool:

@@ -44,9 +44,10 @@ class TrainState:
             )
             for key, tensor in group.items()
         }
-        header = {"format": FORMAT, "progress": json.dumps(self.progress, allow_nan=False)}
+        # One entry, because safetensors writes several in random order.
+        header = json.dumps({"format": FORMAT, "progress": self.progress}, allow_nan=False)
         with replacing(path) as part:
-            save_file(tensors, part, metadata=header)
+            save_file(tensors, part, metadata={"training": header})
 
     @classmethod
     def load(cls, path: Path) -> TrainState:
@@ -54,21 +55,20 @@ class TrainState:
         groups: dict[str, dict[str, Tensor]] = {"weight": {}, "best": {}, "momentum": {}}
         try:
             with safe_open(path, framework="pt") as file:
-                header = file.metadata() or {}
-                if header.get("format") != FORMAT:
+                header = json.loads((file.metadata() or {})["training"])
+                if header["format"] != FORMAT:
                     raise _unusable(path)
-                progress = json.loads(header["progress"])
                 for name in file.keys():  # noqa: SIM118 (safe_open is no mapping)
                     kind, key = name.split("/", 1)
                     groups[kind][key] = file.get_tensor(name)
         except (SafetensorError, KeyError, ValueError) as error:
             raise _unusable(path) from error
-        return cls(groups["weight"], groups["best"], groups["momentum"], progress)
+        return cls(groups["weight"], groups["best"], groups["momentum"], header["progress"])
 
 
 def distinct(state: Mapping[str, Tensor], tied: Mapping[str, str]) -> dict[str, Tensor]:
-    """The tensors of a state_dict under their first names only."""
-    return {key: tensor for key, tensor in state.items() if key not in tied}
+    """The live tensors of a state_dict, without autograd, under their first names only."""
+    return {key: tensor.detach() for key, tensor in state.items() if key not in tied}
 
 
 @torch.no_grad()

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from worker.engine.graph import CanonicalModel
 
 from app.domain.errors import InputMismatch
-from tests.unit.engine.networks import Tied, canonical
+from tests.unit.engine.networks import FixedBatch, Tied, canonical
 from worker.engine.formats.datasets import check_fit, open_dataset
+from worker.engine.graph import CanonicalModel
 
 
 def _model(shape: tuple[int, ...], folder: Path, outputs: int = 3) -> CanonicalModel:
@@ -127,6 +127,6 @@ def test_without_the_data_its_description_is_enough(tmp_path: Path) -> None:
 
 
 def test_fixed_batch_is_filled(tmp_path: Path) -> None:
-    module = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
-    model = canonical(module, (torch.zeros(16, 4),), tmp_path, fixed=True)
+    model = canonical(FixedBatch(4, 3, batch=16), (torch.zeros(16, 4),), tmp_path, fixed=True)
+    assert model.fixed_batch == 16
     _check(model, tmp_path, x_tune=np.zeros((6, 4)), y_tune=Y)

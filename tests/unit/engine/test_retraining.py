@@ -13,14 +13,14 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional
-from worker.engine.graph import CanonicalModel
-from worker.engine.units import weight_units
 
 from app.domain.errors import InvalidInput, Stopped, TrainingDiverged
-from tests.unit.engine.networks import Tied, canonical, conv_net
+from tests.unit.engine.networks import FixedBatch, Tied, canonical, conv_net
 from worker.engine.formats.datasets import Dataset, open_dataset
+from worker.engine.graph import CanonicalModel
 from worker.engine.masks import MaskSet
 from worker.engine.retraining import EpochResult, RetrainResult, RetrainSettings, retrain
+from worker.engine.units import weight_units
 
 
 @pytest.fixture(scope="module")
@@ -258,9 +258,9 @@ def test_batch_of_one_is_left_out(
 
 
 def test_fixed_batch_size(digits: Dataset, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-    model = canonical(net, (torch.zeros(100, 1, 8, 8),), tmp_path, fixed=True)
+    model = canonical(
+        FixedBatch(64, 10, batch=100), (torch.zeros(100, 1, 8, 8),), tmp_path, fixed=True
+    )
     assert model.fixed_batch == 100
     result = retrain(
         model, _masks(model, 0.5), digits.split("train"), digits.split("tune"),

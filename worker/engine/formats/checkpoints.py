@@ -26,6 +26,8 @@ from worker.engine.graph import CanonicalModel
 from worker.engine.masks import MaskSet
 
 _CHUNK = 1 << 20
+# One entry only: safetensors writes several in random order, and the same content would differ.
+_METADATA = {"format": "pt"}
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def write_safetensors(state: Mapping[str, Tensor], path: Path) -> WrittenFile:
     """Weights as safetensors. The format knows no sharing: every name gets its own bytes."""
     apart = {key: tensor.detach().cpu().clone().contiguous() for key, tensor in state.items()}
     with replacing(path) as part:
-        save_file(apart, part, metadata={"format": "pt"})
+        save_file(apart, part, metadata=_METADATA)
     return _written(path)
 
 
@@ -88,7 +90,7 @@ def write_masks(masks: MaskSet | Mapping[str, Tensor], path: Path) -> WrittenFil
     tensors = masks.as_tensors() if isinstance(masks, MaskSet) else masks
     apart = {key: mask.to(torch.bool).cpu().clone() for key, mask in tensors.items()}
     with replacing(path) as part:
-        save_file(apart, part, metadata={"format": "pt", "meaning": "true = kept"})
+        save_file(apart, part, metadata=_METADATA)
     return _written(path)
 
 
