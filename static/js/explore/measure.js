@@ -63,10 +63,9 @@ export class Measure {
     this.stopPolling();
     this.stopPolling = poll(async () => {
       const job = await get(`/api/jobs/${jobId}`);
+      if (this.store.work?.jobId !== jobId) return false;
       this.onJob({ ...job, job_id: job.id, plan_id: planId });
-      if (!ENDED.has(job.state)) return true;
-      if (job.state === "done") await this.fetchPlan(planId);
-      return false;
+      return !ENDED.has(job.state);
     }, 2);
   }
 
@@ -90,8 +89,12 @@ export class Measure {
       if (state === "cancelled") toast("The measurement was cancelled.");
       return;
     }
-    // Done: the figures themselves are the next event.
     store.setWork({ planId, jobId, phase: state, progress, error: null });
+    if (state === "done") {
+      // The figures came just before, or have to be asked for.
+      this.fetchPlan(planId).catch(toastError);
+      return;
+    }
     if (!mine) this.watch(planId, jobId);
   }
 
