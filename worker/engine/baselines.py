@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from app.domain.errors import InvalidInput
-from app.domain.levels import removed_count
-from worker.engine.masks import MaskSet, require_prunable
+from worker.engine.masks import MaskSet, planned_counts
 from worker.engine.weights import find_weight
 
 if TYPE_CHECKING:
@@ -36,8 +35,7 @@ def baseline_masks(
     prunable units (Han et al., 2015). Call it on the dense network. Raises InvalidInput for an
     unknown name or a plan that doesn't fit the units.
     """
-    chosen = require_prunable(units, (unit for unit, sparsity in plan.items() if sparsity))
-    counts = {unit: removed_count(plan[unit], chosen[unit].size) for unit in chosen}
+    counts = planned_counts(units, plan)
     if name == "random":
         return MaskSet.from_counts(model, units, counts, "random", seed)
     prunable = [unit for unit in units if unit.prunable]

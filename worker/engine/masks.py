@@ -71,11 +71,25 @@ def require_prunable(units: Iterable[Unit], wanted: Iterable[str]) -> dict[str, 
             )
         if not unit.prunable:
             raise InvalidInput(
-                f"{name} can't be pruned: {unit.reason or 'it is not prunable'}.",
+                f"{name} can't be pruned. {unit.reason or ''}".strip(),
                 "Leave it out, or set its sparsity to 0.",
             )
         result[name] = unit
     return result
+
+
+def planned_counts(units: Sequence[Unit], sparsities: Mapping[str, float]) -> dict[str, int]:
+    """Entries that a plan (unit id to sparsity) removes of each unit it names.
+
+    Sparsities count in whole millionths, as everywhere. Raises InvalidInput for unknown units,
+    sparsities outside 0 to 1, and anything but 0 on a unit that can't be pruned.
+    """
+    levels = {name: to_level(value) for name, value in sparsities.items()}
+    require_prunable(units, (name for name, level in levels.items() if level))
+    known = {unit.id: unit.size for unit in units}
+    for name in levels.keys() - known.keys():
+        require_prunable(units, [name])
+    return {name: removed_count(to_sparsity(level), known[name]) for name, level in levels.items()}
 
 
 class MaskSet:
@@ -131,12 +145,7 @@ class MaskSet:
         Scores are taken from the weights as they are now, so call it on the dense network.
         Raises InvalidInput for unknown or unprunable units and sparsities outside 0 to 1.
         """
-        chosen = {name: to_sparsity(to_level(value)) for name, value in sparsities.items()}
-        known = {unit.id: unit for unit in units}
-        for name in chosen:
-            if name not in known:
-                require_prunable(units, [name])
-        counts = {name: removed_count(value, known[name].size) for name, value in chosen.items()}
+        counts = planned_counts(units, sparsities)
         return cls.from_counts(model, units, counts, criterion, seed)
 
     @torch.no_grad()

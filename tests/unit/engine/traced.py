@@ -68,7 +68,7 @@ def plain_units(model: TracedModel, minimum_dims: int = 2) -> list[PlainUnit]:
             tuple(tensors[which].shape),
             tuple(keys),
             tensors[which].dim() >= minimum_dims,
-            None if tensors[which].dim() >= minimum_dims else "it has one dimension",
+            None if tensors[which].dim() >= minimum_dims else "It has one dimension.",
         )
         for which, keys in names.items()
     ]
