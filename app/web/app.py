@@ -55,7 +55,8 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
         lifespan=lifespan(services.closing, services.watcher.start, services.watcher.stop),
     )
     app.state.services = services
-    problems.install(app, pages.problem_page(services.pages))
+    problem_page = pages.problem_page(services.pages)
+    problems.install(app, problem_page)
     for noun in (models, datasets, analyses, plans, experiments, jobs):
         app.include_router(noun.router, prefix="/api")
     for module in (health, sign_in, docs, pages):
@@ -64,6 +65,7 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
     _describe(app)
     open_static = pages.open_static_files(services)
     # The last one added stands in front.
+    app.add_middleware(problems.LastResort, page=problem_page)
     app.add_middleware(BodyLimitMiddleware, unlimited=UPLOAD_PATHS)
     app.add_middleware(
         SecurityMiddleware,

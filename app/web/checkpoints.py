@@ -17,7 +17,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from app.domain.errors import InvalidInput, PrunescopeError
+from app.domain.errors import (
+    Conflict,
+    InvalidFile,
+    InvalidInput,
+    NotFound,
+    PrunescopeError,
+    StorageFull,
+)
 from app.settings import Settings
 
 FORMATS: Mapping[str, str] = {
@@ -52,6 +59,12 @@ class ShuttingDown(PrunescopeError):
     code = "shutting-down"
     status = 503
     title = "The server is shutting down"
+
+
+# What a child reports under these codes has the same meaning, and status, here.
+_KNOWN: Mapping[str, type[PrunescopeError]] = {
+    kind.code: kind for kind in (Conflict, InvalidFile, InvalidInput, NotFound, StorageFull)
+}
 
 
 def check_format(name: str) -> str:
@@ -180,7 +193,8 @@ def _error_of(said: bytes, returncode: int | None) -> PrunescopeError:
         except ValueError:
             continue
         if isinstance(report, dict) and isinstance(report.get("message"), str):
-            return ExportFailed(report["message"], str(report.get("hint") or ""))
+            kind = _KNOWN.get(str(report.get("code")), ExportFailed)
+            return kind(report["message"], str(report.get("hint") or ""))
     return ExportFailed(
         f"The process that makes the checkpoint ended unexpectedly (exit code {returncode}).",
         "The server's log may say more; `prunescope doctor` checks the installation.",

@@ -6,20 +6,21 @@ show it apart; `errors` names the wrong fields.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, RedirectResponse, Response
-from starlette.types import Scope
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.domain.errors import NotFound, PrunescopeError
 from app.web.addresses import sign_in_address
-from app.web.headers import SECURITY_HEADERS
 from app.web.sentences import as_sentence, field_name, pointer
 
 MEDIA_TYPE = "application/problem+json"
@@ -28,6 +29,8 @@ _DETAILS = {
     404: "There is nothing at this address. The calls are listed at /docs.",
     405: "This address exists, but not for this method. The calls are listed at /docs.",
 }
+
+log = logging.getLogger("prunescope.web")
 
 HtmlProblem = Callable[[Request, Mapping[str, Any]], Response]
 
@@ -54,6 +57,14 @@ def problem(
     if errors:
         document["errors"] = list(errors)
     return document
+
+
+UNEXPECTED = problem(
+    500,
+    "Something went wrong on the server",
+    "The server met an error that it did not expect. Its log has the details.",
+    code="internal",
+)
 
 
 def problem_of(error: PrunescopeError) -> dict[str, Any]:
@@ -93,7 +104,7 @@ def wants_page(scope: Scope) -> bool:
 
 
 def install(app: FastAPI, page: HtmlProblem) -> None:
-    """Turn every error of `app` into a problem; `page` draws it for people."""
+    """Turn every error that is meant for people into a problem; `page` draws it for them."""
 
     def answer(
         request: Request, document: Mapping[str, Any], headers: Mapping[str, str] | None = None
@@ -151,18 +162,37 @@ def install(app: FastAPI, page: HtmlProblem) -> None:
         )
         return answer(request, document)
 
-    def on_anything_else(request: Request, error: Exception) -> Response:
-        document = problem(
-            500,
-            "Something went wrong on the server",
-            "The server met an error that it did not expect. Its log has the details; trying again "
-            "is safe.",
-            code="internal",
-        )
-        # This handler runs outside all middleware, so the headers are its own to set.
-        return answer(request, document, dict(SECURITY_HEADERS))
-
     app.add_exception_handler(PrunescopeError, on_prunescope_error)
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(RequestValidationError, on_invalid_request)
-    app.add_exception_handler(Exception, on_anything_else)
+
+
+class LastResort:
+    """Answers 500 to what nobody expected, and writes it to the log.
+
+    Not as an exception handler: those let the exception go on to the server, which then closes the
+    connection under the client's next request.
+    """
+
+    def __init__(self, app: ASGIApp, page: HtmlProblem) -> None:
+        self.app = app
+        self.page = page
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watched)
+        except Exception:
+            if scope["type"] != "http" or started:
+                raise
+            log.exception("%s %s failed", scope["method"], scope["path"])
+            response: Response = problem_response(UNEXPECTED)
+            if wants_page(scope):
+                response = await run_in_threadpool(self.page, Request(scope), UNEXPECTED)
+            await response(scope, receive, send)

@@ -127,9 +127,7 @@ def test_a_second_analysis_shows_only_its_own_grid_and_counts_what_was_known(sit
         ({"model_id": None}, "model_id", "whole number"),
     ],
 )
-def test_what_makes_no_sense_is_named(
-    site: Site, change: dict[str, Any], field: str, words: str
-):
+def test_what_makes_no_sense_is_named(site: Site, change: dict[str, Any], field: str, words: str):
     body = {"model_id": ready_model(site), "dataset_id": ready_dataset(site)} | change
     document = problem(site.http.post("/api/analyses", json=body), 422)
     assert [error["field"] for error in document["errors"]] == [field]

@@ -55,17 +55,13 @@ def test_a_failed_import_shows_its_reason(site: Site):
     [
         ("net.pt2", 'filename="net.pt2"', None),
         ('a"b;c.pt2', 'filename="a_b;c.pt2"', None),
-        ("größe €.pt2", 'filename="gr__e _.pt2"', "filename*=UTF-8''gr%C3%B6%C3%9Fe%20%E2%82%AC.pt2"),
+        ("ö€.pt2", 'filename="__.pt2"', "filename*=UTF-8''%C3%B6%E2%82%AC.pt2"),
         ("no ending", 'filename="no ending.pt2"', None),
     ],
 )  # fmt: skip
-def test_the_original_comes_back_unchanged(
-    site: Site, name: str, plain: str, encoded: str | None
-):
+def test_the_original_comes_back_unchanged(site: Site, name: str, plain: str, encoded: str | None):
     content = bytes(range(256)) * 5000
-    answer = site.http.post(
-        "/api/models", files={"file": ("x.pt2", content)}, data={"name": name}
-    )
+    answer = site.http.post("/api/models", files={"file": ("x.pt2", content)}, data={"name": name})
     address = f"/api/models/{answer.json()['id']}/file"
     got = site.http.get(address)
     assert got.content == content

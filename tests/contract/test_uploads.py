@@ -115,9 +115,7 @@ def test_wrong_forms_are_refused_and_leave_nothing(
 
 @pytest.mark.parametrize("task", ["regression", "language-modelling", "sorting"])
 def test_other_tasks_are_refused(site: Site, task: str):
-    answer = site.http.post(
-        "/api/datasets", files={"file": ("a.npz", b"abc")}, data={"task": task}
-    )
+    answer = site.http.post("/api/datasets", files={"file": ("a.npz", b"abc")}, data={"task": task})
     document = problem(answer, 422)
     assert document["errors"][0]["field"] == "task"
     assert "classification" in document["detail"]
