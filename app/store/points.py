@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from app.domain.levels import to_sparsity
 from app.store import dialects
 from app.store.clock import now
-from app.store.tables import Analysis, Point
+from app.store.tables import Analysis, Baseline, Point
 
 KEY = ("context", "unit", "criterion", "level")
 
@@ -26,6 +26,13 @@ def add(session: Session, rows: Sequence[Point]) -> int:
         for row in rows
     ]
     return dialects.insert_missing(session, Point, values, KEY)
+
+
+def add_baseline(session: Session, row: Baseline) -> bool:
+    """Store the dense network's figures unless they are known in that context; whether it did."""
+    columns = inspected(Baseline).columns.keys()
+    values = {name: getattr(row, name) for name in columns}
+    return dialects.insert_missing(session, Baseline, [values], ("context",)) == 1
 
 
 def known_cells(session: Session, context: str) -> set[tuple[str, str, int]]:

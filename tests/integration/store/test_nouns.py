@@ -143,6 +143,19 @@ def test_a_point_is_stored_once(things: Things, clock: HandClock) -> None:
     assert (first.correct, first.created_at) == (80, stored_at)
 
 
+def test_a_baseline_is_stored_once(things: Things) -> None:
+    def dense(correct: int) -> Baseline:
+        return Baseline(
+            context="c", samples=9, correct=correct, loss=0.1, accuracy=correct / 9, low=0, high=1
+        )
+
+    with things.store.write() as session:
+        assert points.add_baseline(session, dense(8)) is True
+        assert points.add_baseline(session, dense(3)) is False
+    with things.store.read() as session:
+        assert session.get_one(Baseline, "c").correct == 8
+
+
 def test_an_analysis_shows_the_facts_of_its_grid_whoever_measured_them(things: Things) -> None:
     model, dataset = things.model(), things.dataset()
     first = things.analysis(model, dataset, units=["a.weight"])
