@@ -152,6 +152,7 @@ def run_server(settings: Settings, worker_count: int) -> None:
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s"
     )
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     from app.web.app import create_app
 
     store = Store.open(settings.database_url)

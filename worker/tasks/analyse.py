@@ -89,7 +89,7 @@ def baseline_row(key: str, evaluation: Evaluation) -> Baseline:
 def store_baseline(context: JobContext, key: str, evaluation: Evaluation) -> None:
     row = baseline_row(key, evaluation)
     with context.write() as session:
-        session.add(row)
+        points.add_baseline(session, row)
         events.publish(
             session,
             context.lease.topic,

@@ -27,6 +27,9 @@ def import_dataset(context: JobContext) -> None:
         row.classes = info.classes
         row.details = {
             "inputs": info.inputs,
+            "input_shapes": info.input_shapes,
+            "dtypes": info.dtypes,
+            "transformed": info.transformed,
             "dtype": info.dtype,
             "counts": info.counts,
             "notes": info.notes,

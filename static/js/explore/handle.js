@@ -60,7 +60,7 @@ export class Handle {
     }
     element.setAttribute("aria-valuenow", levelText(level));
     element.setAttribute("aria-valuetext", parts.join(", "));
-    element.setAttribute("aria-label", `Sparsity of ${store.selected}`);
+    element.setAttribute("aria-label", `Threshold on the chart, ${store.selected}`);
   }
 
   at(event) {

@@ -82,6 +82,7 @@ export class LayerTable {
       row.past.setAttribute("d", points.length ? d : "");
       row.kept.setAttribute("d", points.length ? d : "");
     }
+    row.range.setAttribute("aria-valuetext", this.valueText(id, store.levels.get(id)));
     this.drawChip(id);
   }
 

@@ -43,9 +43,9 @@ class Call:
         value = self[name]
         return self.tensors.get(value.name) if isinstance(value, Ref) else None
 
-    def is_input(self, *names: str) -> bool:
-        """Whether all of these arguments are computed tensors rather than stored ones."""
-        return all(isinstance(self[name], Ref) and self.key(name) is None for name in names)
+    def is_tensor(self, *names: str) -> bool:
+        """Whether all of these arguments are tensors."""
+        return all(isinstance(self[name], Ref) for name in names)
 
 
 def bind(

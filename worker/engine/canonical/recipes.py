@@ -68,7 +68,7 @@ def _each(value: Any, axes: int) -> tuple[Any, ...]:
 @recipe("linear.default")
 def _linear(call: Call) -> Recipe | None:
     roles, weight = _roles(call, "weight", "bias"), call.meta("weight")
-    if not roles or weight is None or len(weight.shape) != 2 or not call.is_input("input"):
+    if not roles or weight is None or len(weight.shape) != 2 or not call.is_tensor("input"):
         return None
     outputs, inputs = weight.sizes
     settings = {"in_features": inputs, "out_features": outputs, "bias": "bias" in roles}
@@ -93,7 +93,7 @@ _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 )
 def _convolution(call: Call) -> Recipe | None:
     roles, weight = _roles(call, "weight", "bias"), call.meta("weight")
-    if not roles or "weight" not in roles or weight is None or not call.is_input("input"):
+    if not roles or "weight" not in roles or weight is None or not call.is_tensor("input"):
         return None
     axes = len(weight.shape) - 2
     if axes not in (1, 2, 3):
@@ -126,7 +126,7 @@ _INSTANCE_NORMS = {3: nn.InstanceNorm1d, 4: nn.InstanceNorm2d, 5: nn.InstanceNor
 def _statistics_norm(call: Call, kinds: Mapping[int, type[nn.Module]]) -> Recipe | None:
     roles = _roles(call, "weight", "bias", "running_mean", "running_var")
     meta = call.meta("input")
-    if not roles or meta is None or len(meta.shape) not in kinds or not call.is_input("input"):
+    if not roles or meta is None or len(meta.shape) not in kinds or not call.is_tensor("input"):
         return None
     if ("weight" in roles) != ("bias" in roles):
         return None
@@ -160,7 +160,7 @@ def _instance_norm(call: Call) -> Recipe | None:
 @recipe("layer_norm.default", "native_layer_norm.default")
 def _layer_norm(call: Call) -> Recipe | None:
     roles = _roles(call, "weight", "bias")
-    if not roles or "weight" not in roles or not call.is_input("input"):
+    if not roles or "weight" not in roles or not call.is_tensor("input"):
         return None
     settings = {
         "normalized_shape": tuple(call["normalized_shape"]),
@@ -173,7 +173,7 @@ def _layer_norm(call: Call) -> Recipe | None:
 @recipe("rms_norm.default", "_fused_rms_norm.default")
 def _rms_norm(call: Call) -> Recipe | None:
     roles = _roles(call, "weight")
-    if not roles or not call.is_input("input"):
+    if not roles or not call.is_tensor("input"):
         return None
     settings = {"normalized_shape": tuple(call["normalized_shape"]), "eps": call["eps"]}
     return Recipe(nn.RMSNorm, settings, (call["input"],), roles)
@@ -182,7 +182,7 @@ def _rms_norm(call: Call) -> Recipe | None:
 @recipe("group_norm.default", "native_group_norm.default")
 def _group_norm(call: Call) -> Recipe | None:
     roles, weight = _roles(call, "weight", "bias"), call.meta("weight")
-    if not roles or len(roles) != 2 or weight is None or not call.is_input("input"):
+    if not roles or len(roles) != 2 or weight is None or not call.is_tensor("input"):
         return None
     groups = call["num_groups"] if "num_groups" in call.given else call["group"]
     settings = {"num_groups": groups, "num_channels": weight.sizes[0], "eps": call["eps"]}
@@ -192,7 +192,7 @@ def _group_norm(call: Call) -> Recipe | None:
 @recipe("embedding.default")
 def _embedding(call: Call) -> Recipe | None:
     roles, weight = _roles(call, "weight"), call.meta("weight")
-    if not roles or weight is None or len(weight.shape) != 2 or not call.is_input("indices"):
+    if not roles or weight is None or len(weight.shape) != 2 or not call.is_tensor("indices"):
         return None
     rows, padding = weight.sizes[0], call["padding_idx"]
     settings = {
@@ -208,7 +208,7 @@ def _embedding(call: Call) -> Recipe | None:
 @recipe("prelu.default")
 def _prelu(call: Call) -> Recipe | None:
     roles, weight = _roles(call, "weight"), call.meta("weight")
-    if not roles or weight is None or len(weight.shape) != 1 or not call.is_input("self"):
+    if not roles or weight is None or len(weight.shape) != 1 or not call.is_tensor("self"):
         return None
     return Recipe(nn.PReLU, {"num_parameters": weight.sizes[0]}, (call["self"],), roles)
 
@@ -216,7 +216,7 @@ def _prelu(call: Call) -> Recipe | None:
 @recipe("bilinear.default")
 def _bilinear(call: Call) -> Recipe | None:
     roles, weight = _roles(call, "weight", "bias"), call.meta("weight")
-    if not roles or weight is None or not call.is_input("input1", "input2"):
+    if not roles or weight is None or not call.is_tensor("input1", "input2"):
         return None
     outputs, first, second = weight.sizes
     settings = {
