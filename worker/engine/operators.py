@@ -119,7 +119,7 @@ _ATEN = {
         scatter_add.default index_add.default index_copy.default index_put.default
         slice_scatter.default select_scatter.default diagonal.default diag_embed.default
         tril.default triu.default one_hot.default meshgrid.indexing meshgrid.default
-        atleast_1d.default atleast_2d.default broadcast_tensors.default copy.default fill.Scalar
+        atleast_1d.default atleast_2d.default broadcast_tensors.default fill.Scalar
         fill.Tensor
     """,
     "number types": """
@@ -171,6 +171,8 @@ def functional_twin(target: str) -> str | None:
     base, _, overload = name.partition(".")
     if prefix or not base.endswith("_") or base.startswith("__"):
         return None
+    if base == "copy_":
+        return "torch.ops.aten.expand_as.default"
     if base == "zero_":
         return "torch.ops.aten.zeros_like.default"
     return f"torch.ops.aten.{base[:-1]}.{overload}"

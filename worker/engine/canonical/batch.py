@@ -25,6 +25,7 @@ _NEW = {_ATEN.zeros.default: 0, _ATEN.ones.default: 0, _ATEN.full.default: 0}
 _NEW_LIKE = {_ATEN.new_zeros.default: 1, _ATEN.new_ones.default: 1, _ATEN.new_full.default: 1}
 _TO_END = (1 << 63) - 1
 RTOL, ATOL = 1e-3, 1e-4
+MAX_ATTEMPTS = 24
 
 Inputs = Callable[[int], list[Tensor]]
 
@@ -38,18 +39,46 @@ def widened(module: CanonicalGraph, batch: int, inputs: Inputs) -> CanonicalGrap
 
     `inputs(n)` makes the inputs of n samples. The modules and tensors are shared with `module`.
     """
-    for attempt in range(2):
+    choices = _Choices()
+    for _ in range(MAX_ATTEMPTS):
         candidate = CanonicalGraph(module, _copied(module.graph))
         candidate.eval()
         try:
-            _Widener(candidate, batch, attempt).run(inputs(batch), inputs(batch + 2))
+            _Widener(candidate, batch, choices).run(inputs(batch), inputs(batch + 2))
         except _NoWay:
-            continue
-        candidate.graph.eliminate_dead_code()
-        candidate.recompile()
-        if any_batch_agrees(candidate, module, batch, inputs):
-            return candidate
+            pass
+        else:
+            candidate.graph.eliminate_dead_code()
+            candidate.recompile()
+            if any_batch_agrees(candidate, module, batch, inputs):
+                return candidate
+        if not choices.advance():
+            break
     return None
+
+
+class _Choices:
+    """Which of several readings is taken, the same for alike cases; all are gone through in turn.
+
+    With a batch of one, a 1 or the factor 1 of a merged axis may stand for the batch or not.
+    """
+
+    def __init__(self) -> None:
+        self._taken: dict[Any, int] = {}
+        self._options: dict[Any, int] = {}
+
+    def pick(self, case: Any, options: int) -> int:
+        self._options[case] = options
+        return self._taken.setdefault(case, 0)
+
+    def advance(self) -> bool:
+        """Change the latest choice that has readings left, forgetting those made after it."""
+        while self._taken:
+            case, taken = self._taken.popitem()
+            if taken + 1 < self._options[case]:
+                self._taken[case] = taken + 1
+                return True
+        return False
 
 
 def _copied(graph: fx.Graph) -> fx.Graph:
@@ -103,13 +132,14 @@ def _agree(one: Tensor, other: Tensor) -> bool:
 class _Widener:
     """Rewrites one graph in place while running it at two batch sizes."""
 
-    def __init__(self, module: CanonicalGraph, batch: int, attempt: int) -> None:
+    def __init__(self, module: CanonicalGraph, batch: int, choices: _Choices) -> None:
         self.module = module
         self.graph = module.graph
         self.batch = batch
-        self.attempt = attempt
+        self.choices = choices
         self.narrow: dict[fx.Node, Any] = {}
         self.wide: dict[fx.Node, Any] = {}
+        self.within: dict[fx.Node, int] = {}
         self.size: fx.Node | None = None
         self.wide_batch = 0
 
@@ -148,6 +178,18 @@ class _Widener:
             self.wide[node] = self.call(node, self.wide)
         except (RuntimeError, IndexError, ValueError, TypeError) as error:
             raise _NoWay from error
+        if node not in self.within:
+            self.inherit(node)
+
+    def inherit(self, node: fx.Node) -> None:
+        """Where the batch shares its axis, it keeps its place there until the axis is split."""
+        for source in node.all_input_nodes:
+            if source in self.within and isinstance(self.narrow[node], Tensor):
+                axis, own = self.batch_axis(source), self.batch_axis(node)
+                if axis is not None and own is not None:
+                    shape, before = self.narrow[node].shape, self.narrow[source].shape
+                    if shape[own] == before[axis]:
+                        self.within[node] = self.within[source]
 
     def call(self, node: fx.Node, env: dict[fx.Node, Any]) -> Any:
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: env[n])
@@ -184,25 +226,33 @@ class _Widener:
         return axes[0] if axes else None
 
     def reshape(self, node: fx.Node, where: int, out: tuple[int, ...], shift: int) -> None:
-        axis = self.batch_axis(node.args[0])
-        if axis is None:
+        """Follow the batch through a change of shape, which keeps the order of the entries.
+
+        `within` an axis that the batch shares with other axes: how many places one step of the
+        batch is. In memory one step is that times the sizes of the later axes, before and after.
+        """
+        source = node.args[0]
+        axis = self.batch_axis(source)
+        if axis is None or not isinstance(source, fx.Node):
             return
-        shape = self.narrow[node.args[0]].shape
-        inner = math.prod(shape[axis + 1 :]) * (shape[axis] // self.batch)
-        fitting = [
-            at
-            for at, size in enumerate(out)
-            if size % self.batch == 0 and math.prod(out[at + 1 :]) * (size // self.batch) == inner
-        ]
-        fitting.sort(key=lambda at: (out[at] != self.batch, at != axis, at))
-        sizes = list(node.args[where])
+        shape = tuple(self.narrow[source].shape)
+        step = self.within.get(source, shape[axis] // self.batch) * math.prod(shape[axis + 1 :])
+        fitting: list[tuple[int, int]] = []
+        for at, size in enumerate(out):
+            inner = math.prod(out[at + 1 :])
+            within = step // inner if inner and step % inner == 0 else 0
+            if within and size % (within * self.batch) == 0:
+                fitting.append((at, within))
         if not fitting:
             raise _NoWay
-        at = fitting[0] - shift
-        if 0 <= at < len(sizes) and sizes[at] != -1:
-            if not isinstance(sizes[at], int):
-                return
-            sizes[at] = self.times(node, out[at + shift] // self.batch)
+        fitting.sort(key=lambda f: (out[f[0]] != self.batch, f[0] != axis, f[0]))
+        case = ("reshape", shape, axis, step, out)
+        at, within = fitting[self.choices.pick(case, len(fitting))]
+        self.within[node] = within
+        sizes = list(node.args[where])
+        place = at - shift
+        if 0 <= place < len(sizes) and isinstance(sizes[place], int) and sizes[place] != -1:
+            sizes[place] = self.times(node, out[at] // self.batch)
             node.update_arg(where, sizes)
 
     def expand(self, node: fx.Node) -> None:
@@ -210,28 +260,29 @@ class _Widener:
         source = self.narrow[node.args[0]]
         offset = len(sizes) - source.dim()
         axis = self.batch_axis(node.args[0])
-        repeats = node.target is _ATEN.repeat.default
         if axis is not None:
-            if not repeats and sizes[axis + offset] == source.shape[axis]:
-                sizes[axis + offset] = self.times(node, source.shape[axis] // self.batch)
-        else:
-            for at, size in enumerate(sizes):
-                single = at < offset or source.shape[at - offset] == 1
-                if single and isinstance(size, int) and size == self.batch:
-                    sizes[at] = self.times(node, 1)
-                    break
-                if self.batch == 1:
-                    break
-        node.update_arg(1, sizes)
+            if node.target is not _ATEN.repeat.default:
+                sizes[axis + offset] = -1
+                node.update_arg(1, sizes)
+            return
+        single = [at < offset or source.shape[at - offset] == 1 for at in range(len(sizes))]
+        self.grow(node, 1, [at for at, one in enumerate(single) if one])
 
     def new(self, node: fx.Node, where: int) -> None:
+        self.grow(node, where, range(len(node.args[where])))
+
+    def grow(self, node: fx.Node, where: int, places: Sequence[int]) -> None:
+        """Let one of these sizes follow the batch if it equals it, or none of them."""
         sizes = list(node.args[where])
-        fitting = [at for at, size in enumerate(sizes) if size == self.batch]
-        if fitting and len(sizes) > 1:
-            at = fitting[min(self.attempt, len(fitting) - 1)]
-            if self.batch > 1 or at == self.attempt:
-                sizes[at] = self.times(node, 1)
-                node.update_arg(where, sizes)
+        fitting: list[int | None] = [at for at in places if sizes[at] == self.batch]
+        if not fitting or len(sizes) < 2:
+            return
+        fitting.append(None)
+        case = (str(node.target), tuple(map(str, sizes)))
+        at = fitting[self.choices.pick(case, len(fitting))]
+        if at is not None:
+            sizes[at] = self.times(node, 1)
+            node.update_arg(where, sizes)
 
     def slice(self, node: fx.Node) -> None:
         axis = self.batch_axis(node.args[0])

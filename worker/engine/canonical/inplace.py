@@ -169,6 +169,11 @@ class _Rewriter:
         if result is None:
             raise self.refusal(node, "it has no result")
         written = replace(self.reading(node), target=twin)
+        if node.target.startswith(f"{_ATEN}copy_."):
+            # What is written takes the shape of what is written to, and nothing else of it.
+            target, source = (argument.value for argument in written.inputs[:2])
+            swapped = (Argument("self", source, False), Argument("other", target, False))
+            written = replace(written, inputs=swapped)
         self.out.append(written)
         self.value[name] = self.cast_back(node, name, result)
         self.same[result] = name
