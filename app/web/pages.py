@@ -53,7 +53,7 @@ def home(given: Given) -> Response:
     return given.pages.render("home.html", page, state)
 
 
-@router.get("/models/{item_id}")
+@router.get("/models/{id}")
 def model_page(item_id: ItemId, given: Given) -> Response:
     with given.store.read() as session:
         row = store_models.get(session, item_id)
@@ -68,7 +68,7 @@ def model_page(item_id: ItemId, given: Given) -> Response:
     return given.pages.render("model.html", page, state)
 
 
-@router.get("/datasets/{item_id}")
+@router.get("/datasets/{id}")
 def dataset_page(item_id: ItemId, given: Given) -> Response:
     with given.store.read() as session:
         row = store_datasets.get(session, item_id)
@@ -82,7 +82,7 @@ def dataset_page(item_id: ItemId, given: Given) -> Response:
     return given.pages.render("dataset.html", page, state)
 
 
-@router.get("/analyses/{item_id}")
+@router.get("/analyses/{id}")
 def explore_page(
     item_id: ItemId, given: Given, plan: Annotated[str | None, Query(max_length=40)] = None
 ) -> Response:
@@ -120,7 +120,7 @@ def _chosen_plan(session: Session, analysis_id: int, asked: str | None) -> dict[
     return plans.view(session, row) if row.analysis_id == analysis_id else None
 
 
-@router.get("/experiments/{item_id}")
+@router.get("/experiments/{id}")
 def experiment_page(item_id: ItemId, given: Given) -> Response:
     with given.store.read() as session:
         found = experiments.find(session, item_id)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import Path, Query
 
-ItemId = Annotated[int, Path(ge=1, le=2**63 - 1, description="The id of the thing.")]
+ItemId = Annotated[int, Path(alias="id", ge=1, le=2**63 - 1)]
 
 Cascade = Annotated[
     bool, Query(description="Also delete what depends on it; without it that is a 409.")

@@ -249,17 +249,17 @@ def test_openapi_describes_every_call(site: Site):
     described = {(method.upper(), path) for path, calls in api["paths"].items() for method in calls}
     expected = {
         ("GET", "/healthz"),
-        ("GET", "/api/jobs"), ("GET", "/api/jobs/{item_id}"),
-        ("POST", "/api/jobs/{item_id}/cancel"), ("POST", "/api/jobs/{item_id}/retry"),
-        ("GET", "/api/models/{item_id}/file"),
-        ("GET", "/api/analyses/{item_id}/events"), ("GET", "/api/analyses/{item_id}/curves.csv"),
-        ("POST", "/api/plans/{item_id}/measure"), ("GET", "/api/plans/{item_id}/checkpoint"),
-        ("GET", "/api/experiments/{item_id}/events"),
-        ("GET", "/api/experiments/{item_id}/checkpoint"),
+        ("GET", "/api/jobs"), ("GET", "/api/jobs/{id}"),
+        ("POST", "/api/jobs/{id}/cancel"), ("POST", "/api/jobs/{id}/retry"),
+        ("GET", "/api/models/{id}/file"),
+        ("GET", "/api/analyses/{id}/events"), ("GET", "/api/analyses/{id}/curves.csv"),
+        ("POST", "/api/plans/{id}/measure"), ("GET", "/api/plans/{id}/checkpoint"),
+        ("GET", "/api/experiments/{id}/events"),
+        ("GET", "/api/experiments/{id}/checkpoint"),
     }  # fmt: skip
     for noun in ("models", "datasets", "analyses", "plans", "experiments"):
         expected |= {("GET", f"/api/{noun}"), ("POST", f"/api/{noun}")}
-        expected |= {("GET", f"/api/{noun}/{{item_id}}"), ("DELETE", f"/api/{noun}/{{item_id}}")}
+        expected |= {("GET", f"/api/{noun}/{{id}}"), ("DELETE", f"/api/{noun}/{{id}}")}
     assert described == expected
     form = api["paths"]["/api/models"]["post"]["requestBody"]["content"]["multipart/form-data"]
     assert form["schema"]["required"] == ["file"]

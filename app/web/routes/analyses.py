@@ -66,14 +66,14 @@ def list_analyses(
     return JSONResponse({"items": items, "next_cursor": cursor})
 
 
-@router.get("/{item_id}", responses=answers(Analysis, 200, 404))
+@router.get("/{id}", responses=answers(Analysis, 200, 404))
 def get_analysis(item_id: ItemId, given: Given) -> JSONResponse:
     """The analysis with every point that is known so far."""
     with given.store.read() as session:
         return JSONResponse(reading.view(session, reading.find(session, item_id)))
 
 
-@router.get("/{item_id}/events", response_class=Response, responses=EVENTS)
+@router.get("/{id}/events", response_class=Response, responses=EVENTS)
 def follow_analysis(
     item_id: ItemId, given: Given, last_event_id: LastEventId = None, after: After = None
 ) -> Response:
@@ -83,7 +83,7 @@ def follow_analysis(
     return stream_topic(given, analysis_topic(item_id), last_event_id, after)
 
 
-@router.get("/{item_id}/curves.csv", response_class=Response, responses=CSV)
+@router.get("/{id}/curves.csv", response_class=Response, responses=CSV)
 def get_curves_csv(item_id: ItemId, given: Given) -> Response:
     """One row a point: unit, criterion, sparsity, achieved, accuracy, its interval, and counts."""
     with given.store.read() as session:
@@ -97,7 +97,7 @@ def get_curves_csv(item_id: ItemId, given: Given) -> Response:
     )
 
 
-@router.delete("/{item_id}", status_code=204, responses=answers(None, 204, 404, 409))
+@router.delete("/{id}", status_code=204, responses=answers(None, 204, 404, 409))
 def delete_analysis(item_id: ItemId, given: Given, cascade: Cascade = False) -> Response:
     store_analyses.delete(given.store, given.blobs, item_id, cascade=cascade)
     return Response(status_code=204)

@@ -96,14 +96,14 @@ def list_datasets(given: Given, asked: Asked) -> JSONResponse:
     return JSONResponse({"items": items, "next_cursor": cursor})
 
 
-@router.get("/{item_id}", responses=answers(Dataset, 200, 404))
+@router.get("/{id}", responses=answers(Dataset, 200, 404))
 def get_dataset(item_id: ItemId, given: Given) -> JSONResponse:
     with given.store.read() as session:
         row = store_datasets.get(session, item_id)
     return JSONResponse(dataset_view(row))
 
 
-@router.delete("/{item_id}", status_code=204, responses=answers(None, 204, 404, 409))
+@router.delete("/{id}", status_code=204, responses=answers(None, 204, 404, 409))
 def delete_dataset(item_id: ItemId, given: Given, cascade: Cascade = False) -> Response:
     store_datasets.delete(given.store, given.blobs, item_id, cascade=cascade)
     return Response(status_code=204)

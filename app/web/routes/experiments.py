@@ -52,14 +52,14 @@ def list_experiments(given: Given, asked: Asked, plan_id: OptionalId = None) -> 
     return JSONResponse({"items": items, "next_cursor": cursor})
 
 
-@router.get("/{item_id}", responses=answers(Experiment, 200, 404))
+@router.get("/{id}", responses=answers(Experiment, 200, 404))
 def get_experiment(item_id: ItemId, given: Given) -> JSONResponse:
     """The experiment with its runs, epoch by epoch; the run `plan` is the user's own."""
     with given.store.read() as session:
         return JSONResponse(reading.view(session, reading.find(session, item_id)))
 
 
-@router.get("/{item_id}/events", response_class=Response, responses=EVENTS)
+@router.get("/{id}/events", response_class=Response, responses=EVENTS)
 def follow_experiment(
     item_id: ItemId, given: Given, last_event_id: LastEventId = None, after: After = None
 ) -> Response:
@@ -69,7 +69,7 @@ def follow_experiment(
     return stream_topic(given, experiment_topic(item_id), last_event_id, after)
 
 
-@router.get("/{item_id}/checkpoint", response_class=Response, responses=BYTES)
+@router.get("/{id}/checkpoint", response_class=Response, responses=BYTES)
 async def get_experiment_checkpoint(
     item_id: ItemId,
     request: Request,
@@ -97,7 +97,7 @@ async def get_experiment_checkpoint(
     return send_file(request, path, name, path.name)
 
 
-@router.delete("/{item_id}", status_code=204, responses=answers(None, 204, 404, 409))
+@router.delete("/{id}", status_code=204, responses=answers(None, 204, 404, 409))
 def delete_experiment(item_id: ItemId, given: Given, cascade: Cascade = False) -> Response:
     store_experiments.delete(given.store, given.blobs, item_id, cascade=cascade)
     given.checkpoints.forget("experiment", item_id)

@@ -24,13 +24,13 @@ def list_jobs(given: Given, asked: Asked, state: JobState | None = None) -> JSON
     return JSONResponse({"items": items, "next_cursor": cursor})
 
 
-@router.get("/{item_id}", responses=answers(Job, 200, 404))
+@router.get("/{id}", responses=answers(Job, 200, 404))
 def get_job(item_id: ItemId, given: Given) -> JSONResponse:
     with given.store.read() as session:
         return JSONResponse(reading.read_job(session, item_id))
 
 
-@router.post("/{item_id}/cancel", status_code=202, responses=answers(Job, 202, 404, 409))
+@router.post("/{id}/cancel", status_code=202, responses=answers(Job, 202, 404, 409))
 def cancel_job(item_id: ItemId, given: Given) -> JSONResponse:
     """A waiting job is cancelled at once, a running one as soon as its worker notices."""
     with given.store.write() as session:
@@ -38,7 +38,7 @@ def cancel_job(item_id: ItemId, given: Given) -> JSONResponse:
         return JSONResponse(reading.read_job(session, item_id), status_code=202)
 
 
-@router.post("/{item_id}/retry", status_code=202, responses=answers(Job, 202, 404, 409))
+@router.post("/{id}/retry", status_code=202, responses=answers(Job, 202, 404, 409))
 def retry_job(item_id: ItemId, given: Given) -> JSONResponse:
     """A failed or cancelled job waits in the queue again. What it had measured is kept."""
     with given.store.write() as session:

@@ -88,14 +88,14 @@ def list_models(given: Given, asked: Asked) -> JSONResponse:
     return JSONResponse({"items": items, "next_cursor": cursor})
 
 
-@router.get("/{item_id}", responses=answers(Model, 200, 404))
+@router.get("/{id}", responses=answers(Model, 200, 404))
 def get_model(item_id: ItemId, given: Given) -> JSONResponse:
     with given.store.read() as session:
         row = store_models.get(session, item_id)
     return JSONResponse(model_view(row))
 
 
-@router.get("/{item_id}/file", response_class=Response, responses=BYTES)
+@router.get("/{id}/file", response_class=Response, responses=BYTES)
 def get_model_file(item_id: ItemId, request: Request, given: Given) -> Response:
     """The uploaded bytes, unchanged."""
     with given.store.read() as session:
@@ -104,7 +104,7 @@ def get_model_file(item_id: ItemId, request: Request, given: Given) -> Response:
     return send_file(request, given.blobs.local_path(row.sha256), name, row.sha256)
 
 
-@router.delete("/{item_id}", status_code=204, responses=answers(None, 204, 404, 409))
+@router.delete("/{id}", status_code=204, responses=answers(None, 204, 404, 409))
 def delete_model(item_id: ItemId, given: Given, cascade: Cascade = False) -> Response:
     store_models.delete(given.store, given.blobs, item_id, cascade=cascade)
     return Response(status_code=204)

@@ -65,13 +65,13 @@ def list_plans(given: Given, asked: Asked, analysis_id: OptionalId = None) -> JS
     return JSONResponse({"items": items, "next_cursor": cursor})
 
 
-@router.get("/{item_id}", responses=answers(Plan, 200, 404))
+@router.get("/{id}", responses=answers(Plan, 200, 404))
 def get_plan(item_id: ItemId, given: Given) -> JSONResponse:
     with given.store.read() as session:
         return JSONResponse(reading.view(session, store_plans.get(session, item_id)))
 
 
-@router.post("/{item_id}/measure", status_code=202, responses=answers(Job, 202, 404, 409, 422))
+@router.post("/{id}/measure", status_code=202, responses=answers(Job, 202, 404, 409, 422))
 def measure_plan(item_id: ItemId, given: Given, body: MeasureBody | None = None) -> JSONResponse:
     """Run the network with the whole plan applied. Asking twice gives the job that is at it."""
     split = check_split((body or MeasureBody()).split)
@@ -90,21 +90,21 @@ def _require_baseline(session: Session, plan: PlanRow) -> None:
         )
 
 
-@router.post("/{item_id}/certify", include_in_schema=False)
+@router.post("/{id}/certify", include_in_schema=False)
 def certify_plan(item_id: ItemId, given: Given) -> Response:
     with given.store.read() as session:
         store_plans.get(session, item_id)
     raise InvalidInput("Plans can't be certified yet.", "Measure the plan on the tune split.")
 
 
-@router.post("/{item_id}/cross-validate", include_in_schema=False)
+@router.post("/{id}/cross-validate", include_in_schema=False)
 def cross_validate_plan(item_id: ItemId, given: Given) -> Response:
     with given.store.read() as session:
         store_plans.get(session, item_id)
     raise InvalidInput("Plans can't be cross-validated yet.", "Measure it on the tune split.")
 
 
-@router.get("/{item_id}/checkpoint", response_class=Response, responses=BYTES)
+@router.get("/{id}/checkpoint", response_class=Response, responses=BYTES)
 async def get_plan_checkpoint(
     item_id: ItemId, request: Request, given: Given, file_format: Format = "safetensors"
 ) -> Response:
@@ -124,7 +124,7 @@ async def get_plan_checkpoint(
     return send_file(request, path, name, path.name)
 
 
-@router.delete("/{item_id}", status_code=204, responses=answers(None, 204, 404, 409))
+@router.delete("/{id}", status_code=204, responses=answers(None, 204, 404, 409))
 def delete_plan(item_id: ItemId, given: Given, cascade: Cascade = False) -> Response:
     store_plans.delete(given.store, given.blobs, item_id, cascade=cascade)
     given.checkpoints.forget("plan", item_id)
