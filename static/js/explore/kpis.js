@@ -94,7 +94,7 @@ export class Kpis {
     put("k-pred", percentValue(predicted.accuracy));
     if (store.nothingChosen) {
       put("k-pred-d", "");
-      put("k-pred-s", `nothing removed: the baseline, n = ${number(store.baseline.samples)}`);
+      put("k-pred-s", "nothing removed: the baseline");
       return;
     }
     put("k-pred-d", pp(predicted.accuracy - store.baseline.accuracy));

@@ -43,7 +43,7 @@ export function roundTicks(low, high, baseline, toPixel, gap = 22, reserved = []
     for (let k = first; k * step >= Math.max(low, 0) - 1e-9; k -= 1) {
       const accuracy = Number((k * step).toFixed(4));
       // Far from the baseline only round numbers are worth reading.
-      if (step < 0.1 && Math.abs(baseline - accuracy) > 10 * step) continue;
+      if (step < 0.1 && Math.abs(baseline - accuracy) > 5 * step) continue;
       const pixel = toPixel(accuracy);
       if (taken.some((other) => Math.abs(other.pixel - pixel) < gap)) continue;
       taken.push({ accuracy, pixel });
