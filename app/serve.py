@@ -168,6 +168,9 @@ def run_server(settings: Settings, worker_count: int) -> None:
         proxy_headers=False,
     )
     server = AnnouncingServer(config, settings)
+    # uvicorn raises the signal that ended it again; the workers have to be stopped first.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
     supervisor.start()
     try:
         server.run()

@@ -144,6 +144,7 @@ class Model(Base):
     status: Mapped[Status] = mapped_column(_word(Status))
     error: Mapped[dict[str, Any] | None] = mapped_column(Document)
     parameters: Mapped[int | None] = mapped_column(BigInteger)
+    state_bytes: Mapped[int | None] = mapped_column(BigInteger)
     macs: Mapped[int | None] = mapped_column(BigInteger)
     layers: Mapped[list[Any] | None] = mapped_column(Document)
     units: Mapped[dict[str, Any] | None] = mapped_column(Document)

@@ -176,6 +176,7 @@ def upgrade() -> None:
         ),
         sa.Column("error", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("parameters", sa.BigInteger(), nullable=True),
+        sa.Column("state_bytes", sa.BigInteger(), nullable=True),
         sa.Column("macs", sa.BigInteger(), nullable=True),
         sa.Column("layers", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("units", sa.JSON(none_as_null=True), nullable=True),

@@ -16,11 +16,13 @@ from tests.support.sample import make_sample
 
 SIZES = {"wide": (1440, 900), "narrow": (390, 844)}
 PLAN = {
-    "features.0.0.weight": 0.2,
-    "features.1.0.weight": 0.55,
-    "features.3.0.weight": 0.6,
-    "hidden.weight": 0.9,
-    "head.weight": 0.4,
+    "stem.conv.weight": 0.15,
+    "block1.first.conv.weight": 0.5,
+    "block1.second.conv.weight": 0.45,
+    "down.conv.weight": 0.4,
+    "block2.first.conv.weight": 0.7,
+    "block2.second.conv.weight": 0.7,
+    "head.weight": 0.35,
 }
 
 
@@ -67,7 +69,7 @@ def main(out: Path) -> None:
         broken.write_bytes(b"PK\x05\x06 not an archive")
         finished(client, f"/api/models/{client.upload('models', broken)}")
         pages = {
-            "explore": f"/analyses/{analysis.id}?plan={plan}&unit=features.3.0.weight",
+            "explore": f"/analyses/{analysis.id}?plan={plan}&unit=block2.first.conv.weight",
             "experiment": f"/experiments/{experiment}",
             "home": "/",
             "model": "/models/1",

@@ -19,7 +19,9 @@ from worker.sample import DigitsNet
 
 pytestmark = pytest.mark.browser
 
-LAYER = "features.3.0.weight"
+LAYER = "down.conv.weight"
+FIRST = "block2.first.conv.weight"
+SECOND = "block2.second.conv.weight"
 
 
 def shown_percent(text: str | None) -> float:
@@ -62,14 +64,14 @@ def test_from_upload_to_a_checkpoint_that_keeps_its_word(
     page.wait_for_url(re.compile(r"/analyses/\d+"))
 
     # The curves come by themselves.
-    expect(page.locator("#foot-points")).to_contain_text("95 of 95", timeout=60_000)
+    expect(page.locator("#foot-points")).to_contain_text("133 of 133", timeout=60_000)
     expect(page.locator("#curves .main-svg").first).to_be_visible()
     expect(page.locator("#run-status")).to_be_hidden()
     accessible(page)
 
     # Thresholds: by number, by the row's slider, by the handle on the chart.
-    set_threshold(page, "hidden.weight", 80)
-    slider = page.get_by_label("Sparsity of features.1.0.weight", exact=True)
+    set_threshold(page, FIRST, 80)
+    slider = page.get_by_label(f"Sparsity of {SECOND}", exact=True)
     slider.focus()
     for _ in range(3):
         slider.press("PageUp")
@@ -138,7 +140,7 @@ def test_from_upload_to_a_checkpoint_that_keeps_its_word(
     assert recipe["sparsity"] == pytest.approx(sparsity)
 
     # An edit makes the measurement stale at once.
-    set_threshold(page, "hidden.weight", 97)
+    set_threshold(page, FIRST, 97)
     expect(page.locator("#k-meas")).to_have_class(re.compile("stale"))
 
     # Retrain, and take the retrained network home.

@@ -64,9 +64,9 @@ def test_the_model_page_knows_the_users_own_names(client: Client, analysis: dict
         assert units[name]["size"] == parameter.numel()
         assert units[name]["prunable"] == (parameter.dim() > 1)
     macs = {layer["path"]: layer["macs"] for layer in model["layers"]}
-    assert macs["features.0.0"] == 16 * 1 * 9 * 64
-    assert macs["features.3.0"] == 32 * 32 * 9 * 16
-    assert macs["head"] == 640
+    assert macs["stem.conv"] == 16 * 1 * 9 * 64
+    assert macs["down.conv"] == 32 * 16 * 9 * 16
+    assert macs["head"] == 320
     assert download(client, f"/api/models/{model['id']}/file") == sample.model_path.read_bytes()
 
 
@@ -126,9 +126,9 @@ def test_a_second_analysis_measures_nothing_again(client: Client, analysis: dict
 @pytest.fixture(scope="module")
 def plan(client: Client, analysis: dict) -> dict:
     sparsities = {
-        "features.1.0.weight": 0.6,
-        "features.3.0.weight": 0.7,
-        "hidden.weight": 0.9,
+        "block1.second.conv.weight": 0.6,
+        "down.conv.weight": 0.7,
+        "block2.first.conv.weight": 0.9,
         "head.weight": 0.25,
     }
     body = {"analysis_id": analysis["id"], "sparsities": sparsities}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from app.domain.words import Status
 from app.store.tables import Model
 from worker.context import JobContext
@@ -24,7 +26,8 @@ def import_model(context: JobContext) -> None:
     with context.write() as session:
         row = session.get_one(Model, model_id)
         row.format = file_format
-        row.parameters = sum(layer["parameters"] for layer in layers)
+        row.parameters = sum(unit["size"] for unit in units)
+        row.state_bytes = state_bytes(model)
         row.macs = sum(layer["macs"] for layer in layers)
         row.layers = layers
         row.units = {"weight": units, "channel": []}
@@ -37,11 +40,20 @@ def import_model(context: JobContext) -> None:
         row.error = None
 
 
+def state_bytes(model: CanonicalModel) -> int:
+    """Bytes of everything in the state_dict; names that share a tensor count once."""
+    distinct = {
+        (value.data_ptr(), value.shape): value.numel() * value.element_size()
+        for value in model.state_dict().values()
+    }
+    return sum(distinct.values())
+
+
 def dtype_name(dtype: object) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def describe_layers(model: CanonicalModel) -> list[dict[str, object]]:
+def describe_layers(model: CanonicalModel) -> list[dict[str, Any]]:
     """`[{path, type, parameters, macs, output_shape}]`; macs for one sample."""
     return [
         {
@@ -55,7 +67,7 @@ def describe_layers(model: CanonicalModel) -> list[dict[str, object]]:
     ]
 
 
-def describe_units(model: CanonicalModel) -> list[dict[str, object]]:
+def describe_units(model: CanonicalModel) -> list[dict[str, Any]]:
     """Every parameter tensor as a unit, with the facts that costs are computed from."""
     macs = {layer.path: layer.macs for layer in model.layers}
     state = model.state_dict()

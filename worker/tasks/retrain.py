@@ -178,20 +178,12 @@ def store_dense_figures(setting: Setting, experiment: Experiment) -> None:
         "sparsity": 0.0,
         "parameters": setting.model_row.parameters,
         "macs": setting.model_row.macs,
-        "bytes": state_bytes(setting),
+        "bytes": setting.model_row.state_bytes,
         "latency_ms": latency_milliseconds(setting.opened.model),
     }
     with setting.context.write() as session:
         session.get_one(Experiment, setting.experiment_id).baseline = dense
         events.publish(session, setting.context.lease.topic, "baseline", dense)
-
-
-def state_bytes(setting: Setting) -> int:
-    seen = {
-        value.data_ptr(): value.numel() * value.element_size()
-        for value in setting.opened.model.state_dict().values()
-    }
-    return sum(seen.values())
 
 
 def accuracy_figures(evaluation: Evaluation, split: str) -> dict[str, Any]:
@@ -220,7 +212,7 @@ def figures(setting: Setting, masks: MaskSet, evaluation: Evaluation) -> dict[st
         masks.achieved(),
         total_parameters=setting.model_row.parameters or 0,
         total_macs=setting.model_row.macs or 0,
-        total_bytes=state_bytes(setting),
+        total_bytes=setting.model_row.state_bytes or 0,
     )
     return accuracy_figures(evaluation, setting.final.name) | {
         "sparsity": sparsity,

@@ -67,7 +67,7 @@ def model_facts(row: Model, units: Sequence[JSON]) -> JSON:
     return {
         "total_parameters": row.parameters or 0,
         "total_macs": row.macs or 0,
-        "total_bytes": sum(unit["size"] * unit["itemsize"] for unit in units),
+        "total_bytes": row.state_bytes or 0,
         "file_bytes": row.bytes,
         "units": [
             {
