@@ -4,7 +4,7 @@ The joint accuracy is predicted as if layers failed independently:
 `baseline * product over units of min(1, accuracy_u(s_u) / baseline)`. A unit's apparent gain is
 noise more often than not, so it never makes up for another unit's loss. The band adds the paired
 variances of the units' drops; it knows nothing of interactions between layers, which is why a plan
-is always measured before it is believed. `static/js/prediction.js` computes the same in the page.
+is always measured before it is believed. `static/js/explore/prediction.js` computes the same in the page.
 """
 
 from __future__ import annotations

@@ -171,6 +171,7 @@ def ready_model(
     with queue.fenced(site.store, lease) as session:
         row = session.get_one(Model, model_id)
         row.parameters = sum(each["size"] for each in listed)
+        row.state_bytes = sum(each["size"] * each["itemsize"] for each in listed)
         row.macs = sum(each["macs"] for each in listed)
         row.layers = [
             {"path": "conv", "type": "Conv2d", "parameters": 80, "macs": 4608,
