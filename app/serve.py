@@ -30,7 +30,7 @@ STOP_SECONDS = 10.0
 
 @dataclass
 class Supervisor:
-    """Keeps `count` workers alive: one that dies is started again, ever slower while it keeps dying."""
+    """Keeps `count` workers alive: a dead one is started again, ever slower while it keeps on."""
 
     settings: Settings
     store: Store

@@ -1,4 +1,4 @@
-"""What a task is given: its job's lease, the store, the blobs, and a way to hear that it must stop."""
+"""What a task is given: its job's lease, store and blobs, and a way to hear that it must stop."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PROGRESS_INTERVAL_SECONDS = 0.5
 
 @dataclass
 class JobContext:
-    """One job in the hands of one worker. Every write goes through `write()`, fenced by the lease."""
+    """One job in the hands of one worker. Writes go through `write()`, fenced by the lease."""
 
     store: Store
     blobs: Blobs

@@ -69,9 +69,11 @@ def start_server(settings: Settings) -> str:
     log = settings.data_dir / "server.log"
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "app.cli", "serve"]
-            + ["--host", settings.host, "--port", str(port)]
-            + ["--data-dir", str(settings.data_dir)],
+            [
+                *(sys.executable, "-m", "app.cli", "serve"),
+                *("--host", settings.host, "--port", str(port)),
+                *("--data-dir", str(settings.data_dir)),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

@@ -12,7 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.domain.errors import LeaseLost, PrunescopeError, StorageFull, Stopped
+from app.domain.errors import LeaseLost, PrunescopeError, Stopped, StorageFull
+from app.domain.words import JobKind
 from app.settings import Settings
 from app.store import queue, workers
 from app.store.blobs import Blobs
@@ -26,6 +27,9 @@ log = logging.getLogger("prunescope.worker")
 IDLE_POLL_SECONDS = 0.25
 CANCEL_POLL_SECONDS = 0.5
 PRESENCE_SECONDS = 5.0
+GIVE_WAY_SECONDS = 1.0
+GIVING_WAY = frozenset({JobKind.ANALYSE})
+"""Kinds that lose little by stopping: everything measured so far is stored."""
 
 
 def _parent_alive(parent: int | None) -> bool:
@@ -132,6 +136,13 @@ class WorkerLoop:
             if asked:
                 cancelled.set()
                 context.stop.set()
+            elif context.lease.kind in GIVING_WAY and self._someone_waits(context.lease):
+                context.stop.set()
+
+    def _someone_waits(self, lease: Lease) -> bool:
+        with suppress(Exception):
+            return queue.outranked(self.store, lease, waiting_seconds=GIVE_WAY_SECONDS)
+        return False
 
     def _keep_presence(self) -> None:
         while not self.stopping.wait(PRESENCE_SECONDS):

@@ -13,7 +13,7 @@ from app.paths import templates_dir
 
 
 def write_report(document: dict[str, Any], path: Path) -> None:
-    """Write `report.html` for the document of `prunescope analyse`: no network is needed to read it."""
+    """Write `report.html` for the document of `prunescope analyse`; it loads nothing."""
     environment = Environment(
         loader=FileSystemLoader(templates_dir()), autoescape=select_autoescape()
     )

@@ -52,7 +52,7 @@ class DigitsNet(nn.Module):
 
 
 def digits() -> dict[str, np.ndarray]:
-    """scikit-learn's 1,797 real 8x8 digits, split 60/20/20, stratified, as the contract's arrays."""
+    """scikit-learn's 1,797 real 8x8 digits as the contract's arrays, 60/20/20, stratified."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 

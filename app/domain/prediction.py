@@ -4,7 +4,7 @@ The joint accuracy is predicted as if layers failed independently:
 `baseline * product over units of min(1, accuracy_u(s_u) / baseline)`. A unit's apparent gain is
 noise more often than not, so it never makes up for another unit's loss. The band adds the paired
 variances of the units' drops; it knows nothing of interactions between layers, which is why a plan
-is always measured before it is believed. `static/js/explore/prediction.js` computes the same in the page.
+is always measured before it is believed. `static/js/explore/prediction.js` computes the same.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from app.domain.statistics import normal_quantile, paired_difference_deviation
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """One measured point: `sparsity` and `accuracy` as fractions, `deviation` of the paired drop."""
+    """One measured point: fractions, and the `deviation` of the paired drop."""
 
     sparsity: float
     accuracy: float

@@ -44,7 +44,11 @@ def create(
     session.add(dataset)
     session.flush()
     job = queue.enqueue(
-        session, JobKind.IMPORT_DATASET, {"dataset_id": dataset.id}, subject=("dataset", dataset.id)
+        session,
+        JobKind.IMPORT_DATASET,
+        {"dataset_id": dataset.id},
+        subject=("dataset", dataset.id),
+        priority=queue.SHORT_JOB_PRIORITY,
     )
     dataset.job_id = job.id
     session.flush()

@@ -44,7 +44,11 @@ def create(
     session.add(model)
     session.flush()
     job = queue.enqueue(
-        session, JobKind.IMPORT_MODEL, {"model_id": model.id}, subject=("model", model.id)
+        session,
+        JobKind.IMPORT_MODEL,
+        {"model_id": model.id},
+        subject=("model", model.id),
+        priority=queue.SHORT_JOB_PRIORITY,
     )
     model.job_id = job.id
     session.flush()

@@ -94,7 +94,7 @@ def request_measurement(session: Session, plan_id: int, split: str) -> Job:
         {"plan_id": plan_id, "split": split},
         subject=("plan", plan_id),
         topic=analysis_topic(plan.analysis_id),
-        priority=1,
+        priority=queue.SHORT_JOB_PRIORITY,
     )
 
 

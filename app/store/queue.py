@@ -27,6 +27,8 @@ from app.store.tables import Dataset, Job, Model
 
 DEFAULT_LEASE_SECONDS = 60.0
 MAX_ATTEMPTS = 3
+SHORT_JOB_PRIORITY = 1
+"""For work that somebody is looking at and that takes seconds: imports, measurements."""
 SUBJECTS: Mapping[str, str] = {
     JobKind.IMPORT_MODEL: "model",
     JobKind.IMPORT_DATASET: "dataset",
@@ -158,6 +160,20 @@ def cancel_requested(store: Store, lease: Lease) -> bool:
     if requested is None:
         raise _lost(lease)
     return requested
+
+
+def outranked(store: Store, lease: Lease, *, waiting_seconds: float) -> bool:
+    """Whether a job of higher priority has been in the queue for longer than `waiting_seconds`.
+
+    A long job that can go on where it stopped should then be handed back with `release`.
+    """
+    with store.read() as session:
+        since = now(session) - timedelta(seconds=waiting_seconds)
+        mine = select(Job.priority).where(Job.id == lease.job_id).scalar_subquery()
+        waiting = select(Job.id).where(
+            Job.state == JobState.QUEUED, Job.priority > mine, Job.created_at < since
+        )
+        return session.scalar(waiting.limit(1)) is not None
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`make screenshots`: every page, light and dark, wide and 390 px, of a real installation at work."""
+"""`make screenshots`: every page, light and dark, wide and 390 px, of a real installation."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def main(out: Path) -> None:
         plan = client.call("POST", "/api/plans", json=body)["id"]
         job = client.call("POST", f"/api/plans/{plan}/measure", json={"split": "tune"})["id"]
         finished(client, f"/api/jobs/{job}")
-        steep = {unit: 0.93 for unit in PLAN}
+        steep = dict.fromkeys(PLAN, 0.93)
         body = {"analysis_id": analysis.id, "sparsities": steep}
         second = client.call("POST", "/api/plans", json=body)["id"]
         body = {"plan_id": second, "epochs": 12}

@@ -1,4 +1,4 @@
-"""The whole journey as a person makes it: upload, curves, thresholds, measure, download, retrain."""
+"""The whole journey as a person makes it, from two files to a retrained checkpoint."""
 
 from __future__ import annotations
 

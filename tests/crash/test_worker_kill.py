@@ -81,10 +81,8 @@ def test_an_analysis_survives_kills(files: tuple[Path, Path], tmp_path: Path) ->
 
             def more(before: int = before) -> bool:
                 state = stormy.get()
-                return (
-                    (state["status"] != "running"
-                    and state["status"] != "queued")
-                    or (len(table(client, stormy.id)) > before)
+                return (state["status"] != "running" and state["status"] != "queued") or (
+                    len(table(client, stormy.id)) > before
                 )
 
             until(more, seconds=120, what="new points")

@@ -45,7 +45,7 @@ def test_workers_end_with_their_server_even_when_it_is_killed(tmp_path: Path) ->
     until(lambda: httpx.get(f"{server.url}/healthz").json()["workers"] == 1, what="its presence")
     server.process.kill()
     server.process.wait()
-    gone, alive = psutil.wait_procs([worker], timeout=20)
+    _gone, alive = psutil.wait_procs([worker], timeout=20)
     assert not alive
 
 

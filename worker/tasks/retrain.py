@@ -1,4 +1,4 @@
-"""Win the accuracy back: prune, retrain, and do the same with baselines of equal size and budget."""
+"""Win the accuracy back: prune and retrain, beside baselines of equal size and budget."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from worker.engine.formats.checkpoints import write_safetensors
 from worker.engine.formats.datasets import Split
 from worker.engine.latency import latency_milliseconds
 from worker.engine.masks import MaskSet
-from worker.engine.retraining import EpochResult, RetrainSettings, retrain as retrain_model
+from worker.engine.retraining import EpochResult, RetrainSettings
+from worker.engine.retraining import retrain as retrain_model
 from worker.opening import Opened, open_files
 
 PLAN_RUN = "plan"

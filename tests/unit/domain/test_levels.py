@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -55,7 +57,7 @@ def test_early_levels_cover_the_range(count: int) -> None:
     assert set(order[:3]) == {0, (count - 1) // 2, count - 1}
     for known in range(3, count):
         seen = sorted(order[:known])
-        gap = max(b - a for a, b in zip(seen, seen[1:], strict=False))
+        gap = max(b - a for a, b in itertools.pairwise(seen))
         assert gap <= 4 * count / known + 1
 
 

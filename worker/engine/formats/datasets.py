@@ -205,7 +205,10 @@ def _rows(
             "Add x_tune and y_tune, or more samples of each class.",
         )
     train = np.setdiff1d(everything, tune, assume_unique=True)
-    notes.append(f"tune was cut from train, by class: {len(tune):,} of {len(whole):,} samples.")
+    notes.append(
+        f"tune was cut from train, by class: {len(tune):,} of {len(whole):,} samples. A network"
+        " trained on them looks better there than it is; bring x_tune and y_tune to avoid that."
+    )
     return {"train": ("train", train), "tune": ("train", tune), "test": ("test", None)}
 
 
