@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,16 @@ import torch
 from torch import Tensor, fx
 from torch.utils.flop_counter import FlopCounterMode
 
-_HUGE = 1 << 62
+from worker.engine.canonical.modules import ScaledDotProductAttention
+
+_RECURRENT = {
+    torch.ops.aten.lstm.input: 2,
+    torch.ops.aten.gru.input: 2,
+    torch.ops.aten.rnn_tanh.input: 2,
+    torch.ops.aten.rnn_relu.input: 2,
+}
+"""Where the weights stand among the arguments. Which kernel runs them differs between machines."""
+_ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
 
 
 @dataclass(frozen=True)
@@ -41,7 +51,8 @@ class _Meter(fx.Interpreter):
     """Runs a graph once, counting at every node.
 
     Products and convolutions are counted as torch.utils.flop_counter does (2 operations a
-    multiply-accumulate); everything else counts as nothing.
+    multiply-accumulate), recurrent layers as their weights times the steps they are applied at,
+    attention as its two products without regard to masks; everything else counts as nothing.
     """
 
     def __init__(self, module: fx.GraphModule) -> None:
@@ -51,11 +62,22 @@ class _Meter(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         with FlopCounterMode(display=False) as counter:
             result = super().run_node(n)
-        if isinstance(result, int) and not -_HUGE < result < _HUGE:
-            raise ValueError("a size is out of range")
         shape = tuple(result.shape) if isinstance(result, Tensor) else None
-        self.costs[n] = NodeCost(counter.get_total_flops() // 2, shape)
+        macs = counter.get_total_flops() // 2
+        if n.target in _RECURRENT:
+            given, weights = n.args[0], n.args[_RECURRENT[n.target]]
+            steps = math.prod(self.env[given].shape[:-1])
+            matrices = [self.env[w] for w in weights if self.env[w].dim() == 2]
+            macs = steps * sum(matrix.numel() for matrix in matrices)
+        elif n.target is _ATTENTION or isinstance(self._module_of(n), ScaledDotProductAttention):
+            query, key, value = (self.env[source] for source in n.args[:3])
+            macs = query.numel() * key.shape[-2]
+            macs += math.prod(query.shape[:-1]) * value.shape[-2] * value.shape[-1]
+        self.costs[n] = NodeCost(macs, shape)
         return result
+
+    def _module_of(self, n: fx.Node) -> Any:
+        return self.module.get_submodule(str(n.target)) if n.op == "call_module" else None
 
 
 def measure(

@@ -22,10 +22,11 @@ _ATEN = {
         linear.default conv1d.default conv1d.padding conv2d.default conv2d.padding conv3d.default
         conv3d.padding convolution.default conv_transpose1d.default conv_transpose2d.input
         conv_transpose3d.input embedding.default embedding_bag.padding_idx bilinear.default
-        prelu.default
+        _trilinear.default prelu.default
     """,
     "normalisation": """
-        batch_norm.default _native_batch_norm_legit_no_training.default instance_norm.default
+        batch_norm.default _native_batch_norm_legit_no_training.default
+        _native_batch_norm_legit.no_stats instance_norm.default
         layer_norm.default native_layer_norm.default group_norm.default native_group_norm.default
         rms_norm.default _fused_rms_norm.default
         linalg_vector_norm.default norm.Scalar norm.ScalarOpt_dim cosine_similarity.default
@@ -69,8 +70,8 @@ _ATEN = {
     """,
     "attention and products": """
         scaled_dot_product_attention.default matmul.default mm.default bmm.default mv.default
-        dot.default addmm.default addmv.default baddbmm.default addbmm.default einsum.default
-        inner.default outer.default tensordot.default linalg_matmul.default chain_matmul.default
+        dot.default vdot.default addmm.default addmv.default baddbmm.default addbmm.default
+        einsum.default inner.default outer.default tensordot.default linalg_matmul.default chain_matmul.default
         kron.default
     """,
     "arithmetic": """

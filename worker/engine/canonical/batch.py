@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from worker.engine.canonical.dry_run import RUN_ERRORS
 from worker.engine.canonical.module import CanonicalGraph
 
 _ATEN = torch.ops.aten
@@ -104,7 +105,7 @@ def any_batch_agrees(
             head = reference(*[tensor[:batch] for tensor in many])
             tail = reference(*[tensor[-batch:] for tensor in many])
             same_size = candidate(*[tensor[:batch] for tensor in many])
-        except (RuntimeError, IndexError, ValueError, TypeError):
+        except RUN_ERRORS:
             return False
     if not torch.equal(_finite(same_size), _finite(head)):
         return False
@@ -176,7 +177,7 @@ class _Widener:
             self.rewrite(node)
         try:
             self.wide[node] = self.call(node, self.wide)
-        except (RuntimeError, IndexError, ValueError, TypeError) as error:
+        except RUN_ERRORS as error:
             raise _NoWay from error
         if node not in self.within:
             self.inherit(node)

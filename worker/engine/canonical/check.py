@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 from app.domain.errors import InvalidFile
 from app.domain.export_lines import export_hint
 from worker.engine.canonical.batch import Inputs, any_batch_agrees, widened
+from worker.engine.canonical.dry_run import RUN_ERRORS, does_not_run, weigh
 from worker.engine.canonical.module import CanonicalGraph
 from worker.engine.cost import Layer, NodeCost, measure
 from worker.engine.formats.pt2_schema import ExportedProgramData, Kind, TensorMeta
@@ -36,6 +37,7 @@ def checked(module: CanonicalGraph, program: ExportedProgramData) -> Checked:
     metas = _user_inputs(program)
     batch = _batch_size(metas)
     make = _maker(metas, module)
+    weigh(module, [(meta.sizes, meta.dtype) for _, meta in metas])
     costs, output = _first_run(module, make(batch))
     if not isinstance(output, Tensor) or output.dim() == 0 or output.shape[0] != batch:
         shape = tuple(output.shape) if isinstance(output, Tensor) else "no tensor"
@@ -132,13 +134,8 @@ def _first_run(
 ) -> tuple[dict[fx.Node, NodeCost], Any]:
     try:
         return measure(module, inputs)
-    except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
-        first_line = str(error).strip().splitlines()[0][:300] if str(error).strip() else ""
-        raise InvalidFile(
-            "The network does not run on inputs of the shapes it declares: "
-            f"{first_line or type(error).__name__}.",
-            export_hint("Export it again with torch 2.13 from a network that runs"),
-        ) from error
+    except RUN_ERRORS as error:
+        raise does_not_run(error) from error
 
 
 def _layers(
@@ -159,12 +156,13 @@ def _layers(
     types: dict[str, str] = {
         frame.path: frame.type for node in program.graph.nodes for frame in node.stack
     }
+    owners = _owners(module)
     macs: dict[str, int] = {}
     shapes: dict[str, tuple[int | None, ...]] = {}
     for node in module.graph.nodes:
         if node.op in ("placeholder", "output", "get_attr") or node not in costs:
             continue
-        path = _owner(node)
+        path = owners[node]
         cost = costs[node]
         macs[path] = macs.get(path, 0) + cost.macs
         if cost.shape is not None:
@@ -185,17 +183,26 @@ def _layers(
     )
 
 
-def _owner(node: fx.Node) -> str:
-    """The path a node counts for: its module, or the owner of the stored tensor it multiplies."""
-    if node.op == "call_module":
-        return str(node.target)
-    owners = [
-        str(source.target).rpartition(".")[0]
-        for source in node.all_input_nodes
-        if source.op == "get_attr"
-    ]
-    here = str(node.meta.get("path", ""))
-    return here if here in owners or not owners else owners[0]
+def _owners(module: CanonicalGraph) -> dict[fx.Node, str]:
+    """The path each node counts for.
+
+    That of its module; or of the owner of a stored tensor that it takes, however transposed or
+    normalised on the way; or that of the module in which it was called.
+    """
+    owners: dict[fx.Node, str] = {}
+    stored: dict[fx.Node, str] = {}
+    for node in module.graph.nodes:
+        here = str(node.meta.get("path", ""))
+        if node.op == "get_attr":
+            stored[node] = str(node.target).rpartition(".")[0]
+        elif node.op == "call_module":
+            owners[node] = str(node.target)
+        else:
+            found = [stored[source] for source in node.all_input_nodes if source in stored]
+            owners[node] = here if here in found or not found else found[0]
+            if found and len(found) == len(node.all_input_nodes):
+                stored[node] = owners[node]
+    return owners
 
 
 def _class_name(module: CanonicalGraph, path: str) -> str:

@@ -19,6 +19,7 @@ from worker.engine.operators import CHECKS
 
 _SET_GRAD = "torch.ops.higher_order.wrap_with_set_grad_enabled"
 _AUTOCAST = "torch.ops.higher_order.wrap_with_autocast"
+_COPY = "torch.ops.aten.copy.default"
 MAX_NODES = 100_000
 
 
@@ -73,7 +74,24 @@ def _flat(
             continue
         if any(isinstance(argument.value, GraphData) for argument in node.inputs):
             raise _nested(node)
+        if node.target == _COPY:
+            yield from _copied(node, counter[0])
+            continue
         yield node
+
+
+def _copied(node: NodeData, number: int) -> Iterator[NodeData]:
+    """`copy(target, source)`, which has no gradient, as `source` in the target's shape and type."""
+    given = {argument.name: argument.value for argument in node.inputs}
+    target, source = given.get("self"), given.get("src")
+    name = next(output_names(node), None)
+    if not isinstance(target, Ref) or not isinstance(source, Ref) or name is None:
+        raise malformed("a copy is called without what it copies")
+    shaped = f"copy_{number}_{name}"
+    inputs = (Argument("self", source, False), Argument("other", target, False))
+    yield NodeData("torch.ops.aten.expand_as.default", inputs, (shaped,), node.stack)
+    inputs = (Argument("self", Ref(shaped), False), Argument("other", target, False))
+    yield NodeData("torch.ops.aten.type_as.default", inputs, (name,), node.stack)
 
 
 def _nested(node: NodeData) -> UnsupportedOperator:

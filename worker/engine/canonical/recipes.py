@@ -200,7 +200,6 @@ def _embedding(call: Call) -> Recipe | None:
         "embedding_dim": weight.sizes[1],
         "padding_idx": padding if 0 <= padding < rows else None,
         "scale_grad_by_freq": call["scale_grad_by_freq"],
-        "sparse": call["sparse"],
     }
     return Recipe(nn.Embedding, settings, (call["indices"],), roles)
 

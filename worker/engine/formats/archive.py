@@ -34,6 +34,14 @@ RESAVE_HINT = (
 )
 
 
+def ends_there(tail: bytes, at: int) -> bool:
+    """Whether the end record at `at` is that of the file, not of an archive inside the archive."""
+    if len(tail) - at < _END.size:
+        return False
+    comment_bytes = _END.unpack_from(tail, at)[-1]
+    return at + _END.size + comment_bytes == len(tail)
+
+
 def damaged(what: str) -> InvalidFile:
     """The archive contradicts itself; `what` says where."""
     return InvalidFile(f"The archive is damaged: {what}.", RESAVE_HINT)
@@ -113,7 +121,7 @@ class Archive:
         tail_size = min(self._file_bytes, _END.size + 65_535)
         tail = self._read_at(self._file_bytes - tail_size, tail_size, "its end")
         at = tail.rfind(b"PK\x05\x06")
-        if at < 0 or len(tail) - at < _END.size:
+        if at < 0 or not ends_there(tail, at):
             raise InvalidFile(
                 "The archive is cut short: its table of contents, which comes last, is missing.",
                 "The upload or the copy was probably interrupted. Upload the whole file again.",

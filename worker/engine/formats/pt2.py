@@ -285,14 +285,19 @@ def _state_order(
     """The keys as the network itself orders them.
 
     Archives list tied tensors beside each other and buffers sometimes last. A module's own
-    parameters come first, then its buffers, then its children's, in the order of the modules;
-    within a module the signature keeps the order.
+    parameters come first, then its buffers, then its children's, in the order of the modules.
+    Within a module the archive keeps the order, unless tying moved one of its tensors: then the
+    signature is asked, which mostly keeps it too.
     """
     listed = {key: at for at, key in enumerate(weights.tensors)}
     module_at = {path: at + 1 for at, path in enumerate(modules)} | {"": 0}
     if any(key.rpartition(".")[0] not in module_at for key in listed):
         return list(listed)
     signed = {item.key: at for at, item in enumerate(inputs) if item.kind is not Kind.USER}
+    first: dict[int, str] = {}
+    for key, tensor in weights.tensors.items():
+        first.setdefault(id(tensor), key)
+    moved = {key for key, tensor in weights.tensors.items() if first[id(tensor)] != key}
     groups: dict[tuple[int, bool], list[str]] = {}
     for key in listed:
         group = (module_at[key.rpartition(".")[0]], key not in weights.parameters)
@@ -300,7 +305,8 @@ def _state_order(
     order: list[str] = []
     for group in sorted(groups):
         keys = groups[group]
-        known = signed if all(key in signed for key in keys) else listed
+        is_moved = any(key in moved for key in keys) and all(key in signed for key in keys)
+        known = signed if is_moved else listed
         order += sorted(keys, key=lambda key: known[key])
     return order
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from app.domain.errors import InvalidFile, UnsafeFile
 from app.domain.export_lines import export_hint
-from worker.engine.formats.archive import open_archive
+from worker.engine.formats.archive import ends_there, open_archive
 
 _STARTS = (
     (b"\x89HDF\r\n", "an HDF5 file, the format in which Keras keeps its models"),
@@ -102,7 +102,8 @@ def _named(path: Path) -> InvalidFile | None:
     with open(path, "rb") as file:
         file.seek(max(0, path.stat().st_size - (1 << 20)))
         tail = file.read(1 << 20)
-    if b"PK\x05\x06" not in tail:
+    end = tail.rfind(b"PK\x05\x06")
+    if end < 0 or not ends_there(tail, end):
         return None
     if b".npy" in tail and b"data.pkl" not in tail:
         return InvalidFile(
