@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 import click
 import uvicorn
 
-from app.domain.errors import InvalidInput
 from app.settings import Settings
 from app.store import workers
 from app.store.store import Store
@@ -145,10 +144,7 @@ def sign_in_link(settings: Settings, port: int, following: str = "/") -> str:
 
 def run_server(settings: Settings, worker_count: int) -> None:
     """Blocks until interrupted. Raises InvalidInput for what this installation can't do."""
-    if settings.executor != "local":
-        raise InvalidInput(
-            "The ray executor is not part of this version.", "Set PRUNESCOPE_EXECUTOR to local."
-        )
+    settings.require_supported()
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s"
     )

@@ -10,6 +10,8 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.domain.errors import InvalidInput
+
 GIBIBYTE = 1 << 30
 
 
@@ -36,6 +38,18 @@ class Settings(BaseSettings):
             self.database_url = f"sqlite:///{self.data_dir / 'prunescope.db'}"
         if not self.blob_url:
             self.blob_url = (self.data_dir / "blobs").as_uri()
+
+    def require_supported(self) -> None:
+        """Raises InvalidInput for a setting that this version can't honour."""
+        if self.executor != "local":
+            raise InvalidInput(
+                "The ray executor is not part of this version.", "Set PRUNESCOPE_EXECUTOR to local."
+            )
+        if self.device not in ("auto", "cpu"):
+            raise InvalidInput(
+                f"The device {self.device!r} can't be used: this version computes on the CPU.",
+                "Set PRUNESCOPE_DEVICE to auto or cpu.",
+            )
 
     @property
     def token_file(self) -> Path:

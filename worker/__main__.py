@@ -20,6 +20,7 @@ def main() -> None:
 
 def run_worker(parent: int | None, siblings: int, once: bool, **flags: object) -> None:
     settings = settings_from(**flags)
+    settings.require_supported()
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s"

@@ -175,3 +175,14 @@ def test_doctor_says_what_is_there(tmp_path: Path) -> None:
     ended = run("doctor", "--data-dir", tmp_path)
     assert ended.returncode == 1
     assert "!!" in ended.stdout
+
+
+@pytest.mark.parametrize("flags", [("--device", "cuda"), ("--device", "tpu")])
+def test_a_device_that_can_not_be_used_is_said_at_the_start(
+    tmp_path: Path, flags: tuple[str, str]
+) -> None:
+    for command in ("serve", "worker"):
+        ended = run(command, "--data-dir", tmp_path / "data", *flags)
+        assert ended.returncode == 1
+        assert flags[1] in ended.stderr
+        assert "Traceback" not in ended.stderr
