@@ -23,12 +23,12 @@ help:
 
 .venv/core: .venv/made pyproject.toml requirements.lock
 	@echo "installing (the first time takes a few minutes) …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	@$(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check \
 		--constraint requirements.lock --editable '.[demo]'
 	@touch $@
 
 .venv/test: .venv/core
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	@$(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check \
 		--constraint requirements.lock --editable '.[demo,test]'
 	@touch $@
 
