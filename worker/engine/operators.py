@@ -71,7 +71,7 @@ _ATEN = {
     "attention and products": """
         scaled_dot_product_attention.default matmul.default mm.default bmm.default mv.default
         dot.default vdot.default addmm.default addmv.default baddbmm.default addbmm.default
-        einsum.default inner.default outer.default tensordot.default linalg_matmul.default chain_matmul.default
+        einsum.default inner.default outer.default tensordot.default linalg_matmul.default
         kron.default
     """,
     "arithmetic": """

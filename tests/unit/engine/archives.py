@@ -8,10 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
+from app.domain.errors import InvalidFile
 from tests.unit.engine.exports import export
+from worker.engine.formats.pt2 import load_model
 
 Entries = dict[str, bytes]
 MODEL = "m/models/model.json"
@@ -61,3 +64,13 @@ def call(target: str, name: str, *arguments: tuple[str, dict[str, Any]]) -> dict
         "is_hop_single_tensor_return": None,
         "name": name,
     }
+
+
+def refusal(path: Path, kind: type[InvalidFile] = InvalidFile) -> str:
+    """What the reader says about an archive that it must refuse."""
+    with pytest.raises(InvalidFile) as caught:
+        load_model(path, "pt2")
+    assert type(caught.value) is kind
+    assert caught.value.message.endswith(".")
+    assert caught.value.hint
+    return caught.value.message

@@ -14,7 +14,7 @@ from worker.engine.canonical.calls import Call, arguments, bind
 from worker.engine.canonical.flatten import flatten, output_names, refs, without_dead_code
 from worker.engine.canonical.inplace import without_writes
 from worker.engine.canonical.module import CanonicalGraph
-from worker.engine.canonical.recipes import RECIPES
+from worker.engine.canonical.recipes import RECIPES, Recipe
 from worker.engine.canonical.tree import ModuleTree, split
 from worker.engine.formats.pt2_json import malformed
 from worker.engine.formats.pt2_schema import ExportedProgramData, Kind, NodeData, Ref
@@ -108,18 +108,26 @@ class _Builder:
 
     def as_module(self, call: Call) -> fx.Node | None:
         make = RECIPES.get(call.operator)
-        recipe = make(call) if make else None
         outputs = list(output_names(call.node))
-        if recipe is None or any(name in self.used for name in outputs[1:]):
+        if make is None or any(name in self.used for name in outputs[1:]):
             return None
-        keys = {role: call.key(argument) or "" for role, argument in recipe.roles.items()}
-        kind = call.node.stack[-1].type if call.node.stack else ""
-        path = self.tree.place(recipe, keys, call.node.path, kind)
-        if path is None:
+        try:
+            recipe = make(call)
+            path = None if recipe is None else self.place(recipe, call)
+        except (TypeError, ValueError, IndexError, ArithmeticError, RuntimeError):
+            # Settings that no module takes (a size that is computed, a probability of 5): the
+            # operator itself decides, when it runs, whether it does.
+            return None
+        if recipe is None or path is None:
             return None
         named = {name: self.resolve(value) for name, value in recipe.named_inputs.items()}
         inputs = tuple(self.resolve(value) for value in recipe.inputs)
         return self.graph.create_node("call_module", path, inputs, named)
+
+    def place(self, recipe: Recipe, call: Call) -> str | None:
+        keys = {role: call.key(argument) or "" for role, argument in recipe.roles.items()}
+        kind = call.node.stack[-1].type if call.node.stack else ""
+        return self.tree.place(recipe, keys, call.node.path, kind)
 
     def as_function(self, call: Call) -> fx.Node:
         positional, keyword = arguments(_in_evaluation(call))
