@@ -5,17 +5,39 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from app.commandline import ReadableErrors, data_options, parse_numbers, settings_from
 
+if TYPE_CHECKING:
+    from app.store.store import Store
+
 
 @click.group(cls=ReadableErrors)
 def main() -> None:
     """What computes."""
+
+
+def threads_for(workers_on_machine: int) -> int:
+    """Cores for each worker, so that workers together never want more than there are."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:
+        cores = os.cpu_count() or 1
+    return max(1, cores // max(1, workers_on_machine))
+
+
+def workers_here(store: Store) -> int:
+    """How many workers are at work on this machine."""
+    from app.store import workers
+
+    with store.read() as session:
+        return sum(worker.host == socket.gethostname() for worker in workers.live(session))
 
 
 def run_worker(parent: int | None, siblings: int, once: bool, **flags: object) -> None:
@@ -25,18 +47,17 @@ def run_worker(parent: int | None, siblings: int, once: bool, **flags: object) -
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s"
     )
-    from worker.loop import WorkerLoop, lower_priority, threads_for
-
-    lower_priority()
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads_for(siblings)))
-    import torch
-
     from app.store.store import Store
 
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     store = Store.open(settings.database_url)
     if parent is None:
         store.migrate()
+        siblings = workers_here(store) + 1
+    # Before torch is loaded, which reads it once.
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads_for(siblings)))
+    from worker.loop import WorkerLoop, lower_priority
+
+    lower_priority()
     loop = WorkerLoop(store, settings, parent)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: loop.stopping.set())

@@ -181,12 +181,3 @@ def lower_priority() -> None:
     """Give way to the web server when both want the same core."""
     with suppress(OSError, AttributeError):
         os.nice(10)
-
-
-def threads_for(workers_on_machine: int) -> int:
-    """Cores for each worker, so that workers together never want more than there are."""
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:
-        cores = os.cpu_count() or 1
-    return max(1, cores // max(1, workers_on_machine))
