@@ -2,6 +2,7 @@
 PYTHON ?= python3
 PORT ?= 8000
 DATA_DIR ?= data
+BENCH_DATA ?= ../shared/data
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
@@ -72,7 +73,8 @@ unit contract integration browser crash: .venv/test
 	$(PYTEST) tests/$@
 
 benchmark: .venv/test
-	$(PYTEST) tests/benchmarks -m benchmark -s
+	PRUNESCOPE_BENCH_DATA=$$(cd $(BENCH_DATA) 2>/dev/null && pwd) \
+		$(PYTEST) tests/benchmarks -m benchmark -s
 
 screenshots: .venv/test chromium
 	$(BIN)/python -m tests.browser.screenshots screenshots
