@@ -153,6 +153,7 @@ def run_server(settings: Settings, worker_count: int) -> None:
 
     store = Store.open(settings.database_url)
     store.migrate()
+    workers.bury_dead(store)
     supervisor = Supervisor(settings, store, worker_count)
     config = uvicorn.Config(
         create_app(store, settings),

@@ -55,9 +55,17 @@ class Settings(BaseSettings):
     def token_file(self) -> Path:
         return self.data_dir / "token"
 
+    def make_private(self) -> None:
+        """Create the data directory; what this process writes is for its own user from here on.
+
+        The folder is closed to others only when it is made here: an operator may have opened it.
+        """
+        os.umask(0o077)
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+
     def prepare(self) -> None:
         """Create the data directory and settle the token (made once, kept with mode 0600)."""
-        self.data_dir.mkdir(parents=True, exist_ok=True)
+        self.make_private()
         if self.token:
             return
         try:

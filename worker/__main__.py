@@ -43,7 +43,7 @@ def workers_here(store: Store) -> int:
 def run_worker(parent: int | None, siblings: int, once: bool, **flags: object) -> None:
     settings = settings_from(**flags)
     settings.require_supported()
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    settings.make_private()
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s"
     )

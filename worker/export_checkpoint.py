@@ -35,7 +35,7 @@ from worker.engine.formats.sniff import sniff_model_format
 from worker.engine.graph import CanonicalModel
 from worker.engine.masks import MaskSet
 from worker.engine.units import weight_units
-from worker.loop import describe
+from worker.failures import describe
 from worker.recipe import recipe_document
 from worker.tasks.retrain import PLAN_RUN, load_state
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
+import sys
 import threading
 import time
-import traceback
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from app.domain.errors import LeaseLost, PrunescopeError, Stopped, StorageFull
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from app.domain.errors import Busy, LeaseLost, Stopped, StorageFull
 from app.domain.words import JobKind
 from app.settings import Settings
 from app.store import queue, workers
@@ -20,6 +24,8 @@ from app.store.blobs import Blobs
 from app.store.queue import Lease
 from app.store.store import Store
 from worker.context import JobContext
+from worker.failures import describe
+from worker.leftovers import Sweeper
 from worker.tasks import TASKS
 
 log = logging.getLogger("prunescope.worker")
@@ -30,10 +36,31 @@ PRESENCE_SECONDS = 5.0
 GIVE_WAY_SECONDS = 1.0
 GIVING_WAY = frozenset({JobKind.ANALYSE})
 """Kinds that lose little by stopping: everything measured so far is stored."""
+TROUBLE_SECONDS = 2.0
+"""Between two tries to write to a database that is full or locked."""
+TIME_LIMITS: Mapping[str, float] = {JobKind.IMPORT_MODEL: 600.0}
+"""An uploaded graph can ask for work without end; nobody would use a network that slow."""
+STOP_SECONDS = 20.0
+LEAVE_SECONDS = 5.0
+"""How long a task may take to hear that it must stop, and when the whole worker must: that is less
+than its supervisor waits."""
+
+_TROUBLE = (SQLAlchemyError, StorageFull, Busy)
 
 
 def _parent_alive(parent: int | None) -> bool:
     return parent is None or os.getppid() == parent
+
+
+def start_anew() -> None:
+    """Become a fresh process of the same command: the one end for a computation that can't hear."""
+    logging.shutdown()
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def leave() -> None:
+    logging.shutdown()
+    os._exit(0)
 
 
 @dataclass
@@ -44,9 +71,14 @@ class WorkerLoop:
     settings: Settings
     parent: int | None = None
     stopping: threading.Event = field(default_factory=threading.Event)
+    time_limits: Mapping[str, float] = field(default_factory=lambda: TIME_LIMITS)
+    stop_seconds: float = STOP_SECONDS
+    start_anew: Callable[[], None] = start_anew
+    leave: Callable[[], None] = leave
 
     def __post_init__(self) -> None:
         self.blobs = Blobs(self.settings.blob_url, self.settings.data_dir)
+        self.sweeper = Sweeper(self.store, self.blobs, self.settings.data_dir)
         with self.store.write() as session:
             self.worker_id = workers.register(session)
 
@@ -56,19 +88,24 @@ class WorkerLoop:
         presence.start()
         try:
             while not self.stopping.is_set() and _parent_alive(self.parent):
-                queue.reap(self.store)
-                lease = queue.claim(
-                    self.store, self.worker_id, lease_seconds=self.settings.lease_seconds
-                )
+                try:
+                    queue.reap(self.store)
+                    lease = queue.claim(
+                        self.store, self.worker_id, lease_seconds=self.settings.lease_seconds
+                    )
+                except _TROUBLE as error:
+                    log.warning("no job can be taken: %s", describe(error)["message"])
+                    self.stopping.wait(TROUBLE_SECONDS)
+                    continue
                 if lease is not None:
                     self.run_job(lease)
                 elif once:
                     return
                 else:
+                    self.sweeper.sweep_now_and_then()
                     self.stopping.wait(IDLE_POLL_SECONDS)
         finally:
-            with suppress(Exception), self.store.write() as session:
-                workers.remove(session, self.worker_id)
+            self._sign_off()
 
     def run_job(self, lease: Lease) -> None:
         """Run one job to its end. Nothing a job does takes the worker down."""
@@ -83,8 +120,7 @@ class WorkerLoop:
         started = time.monotonic()
         try:
             TASKS[lease.kind](context)
-            with context.write() as session:
-                queue.finish(session, lease)
+            self._record(lease, lambda session: queue.finish(session, lease))
             log.info("job %s done in %.1f s", lease.job_id, time.monotonic() - started)
         except LeaseLost:
             log.warning("job %s belongs to another worker now", lease.job_id)
@@ -97,47 +133,97 @@ class WorkerLoop:
             keeper.join()
 
     def _end_stopped(self, lease: Lease, cancelled: bool) -> None:
-        with suppress(LeaseLost), queue.fenced(self.store, lease) as session:
+        with suppress(LeaseLost):
             if cancelled:
                 log.info("job %s cancelled", lease.job_id)
-                queue.mark_cancelled(session, lease)
+                self._record(lease, lambda session: queue.mark_cancelled(session, lease))
             else:
                 log.info("job %s handed back", lease.job_id)
-                queue.release(session, lease)
+                self._record(lease, lambda session: queue.release(session, lease))
 
     def _end_failed(self, lease: Lease, error: Exception) -> None:
         described = describe(error)
         log.error("job %s failed: %s", lease.job_id, described["message"])
-        with suppress(LeaseLost), queue.fenced(self.store, lease) as session:
-            queue.fail(session, lease, described)
+        with suppress(LeaseLost):
+            self._record(lease, lambda session: queue.fail(session, lease, described))
+
+    def _record(self, lease: Lease, write: Callable[[Session], None]) -> None:
+        """Write how a job ended, as often as it takes: a full disk must not swallow it.
+
+        Raises LeaseLost.
+        """
+        while True:
+            try:
+                with queue.fenced(self.store, lease) as session:
+                    write(session)
+                return
+            except _TROUBLE as error:
+                message = describe(error)["message"]
+                log.warning("the end of job %s can't be written yet: %s", lease.job_id, message)
+            if self.stopping.wait(TROUBLE_SECONDS):
+                return
 
     def _keep_lease(
         self, context: JobContext, cancelled: threading.Event, finished: threading.Event
     ) -> None:
-        """Extend the lease every third of its time; hear of a cancel within half a second."""
-        lease_seconds = self.settings.lease_seconds
-        extend_at = time.monotonic() + lease_seconds / 3
+        """Extend the lease every third of its time; hear of a cancel within half a second.
+
+        A task that doesn't end when it should, or that takes longer than its kind may, is left by
+        leaving the process.
+        """
+        lease, lease_seconds = context.lease, self.settings.lease_seconds
+        started = time.monotonic()
+        extend_at = started + lease_seconds / 3
+        ends_at = started + self.time_limits.get(lease.kind, float("inf"))
+        gone_at = float("inf")
         while not finished.wait(min(CANCEL_POLL_SECONDS, lease_seconds / 3)):
+            moment = time.monotonic()
             if self.stopping.is_set() or not _parent_alive(self.parent):
                 self.stopping.set()
                 context.stop.set()
+                gone_at = min(gone_at, moment + LEAVE_SECONDS)
+            if moment >= gone_at:
+                self._abandon(lease, cancelled.is_set())
+                return
+            if moment >= ends_at:
+                self._abandon(lease, False, took_too_long(moment - started))
+                return
             try:
-                if time.monotonic() >= extend_at:
-                    asked = queue.heartbeat(self.store, context.lease, lease_seconds=lease_seconds)
+                if moment >= extend_at:
+                    asked = queue.heartbeat(self.store, lease, lease_seconds=lease_seconds)
                     extend_at = time.monotonic() + lease_seconds / 3
                 else:
-                    asked = queue.cancel_requested(self.store, context.lease)
+                    asked = queue.cancel_requested(self.store, lease)
             except LeaseLost:
                 context.stop.set()
-                return
-            except Exception:
-                log.warning("heartbeat failed, trying again", exc_info=True)
+                gone_at = min(gone_at, moment + self.stop_seconds)
+                continue
+            except Exception as error:
+                log.warning("heartbeat failed, trying again: %s", describe(error)["message"])
+                extend_at = moment + TROUBLE_SECONDS
                 continue
             if asked:
                 cancelled.set()
                 context.stop.set()
-            elif context.lease.kind in GIVING_WAY and self._someone_waits(context.lease):
+                gone_at = min(gone_at, moment + self.stop_seconds)
+            elif lease.kind in GIVING_WAY and self._someone_waits(lease):
                 context.stop.set()
+
+    def _abandon(self, lease: Lease, cancelled: bool, error: dict[str, Any] | None = None) -> None:
+        """Say how the job ended and leave the task behind, which can't be stopped otherwise."""
+        log.warning("job %s does not stop by itself: this process leaves it", lease.job_id)
+        with suppress(Exception), queue.fenced(self.store, lease) as session:
+            if error is not None:
+                queue.fail(session, lease, error)
+            elif cancelled:
+                queue.mark_cancelled(session, lease)
+            else:
+                queue.release(session, lease)
+        self._sign_off()
+        if self.stopping.is_set():
+            self.leave()
+        else:
+            self.start_anew()
 
     def _someone_waits(self, lease: Lease) -> bool:
         with suppress(Exception):
@@ -152,32 +238,23 @@ class WorkerLoop:
             with suppress(Exception), self.store.write() as session:
                 workers.heartbeat(session, self.worker_id)
 
+    def _sign_off(self) -> None:
+        with suppress(Exception), self.store.write() as session:
+            workers.remove(session, self.worker_id)
 
-def describe(error: BaseException) -> dict[str, Any]:
-    """Any exception as `{code, message, hint}`; a traceback only ever goes to the log."""
-    if isinstance(error, PrunescopeError):
-        return error.as_dict()
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StorageFull(
-            "The disk is full.", "Make room in the data directory, then retry the job."
-        ).as_dict()
-    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
-        return {
-            "code": "out-of-memory",
-            "message": "There is not enough memory for this model and batch.",
-            "hint": "Free some memory on the machine, then retry the job.",
-        }
-    log.error("unexpected error\n%s", "".join(traceback.format_exception(error)))
-    last = str(error).strip().splitlines()
+
+def took_too_long(seconds: float) -> dict[str, Any]:
     return {
-        "code": "internal",
-        "message": f"Something unexpected went wrong ({type(error).__name__}"
-        + (f": {last[0][:300]})." if last else ")."),
-        "hint": "The worker's log has the details. Retrying does no harm.",
+        "code": "took-too-long",
+        "message": f"Reading this file took more than {seconds:.0f} s, so it was given up.",
+        "hint": "Export the network with a smaller example input, two samples are enough; or "
+        "simplify it.",
     }
 
 
 def lower_priority() -> None:
-    """Give way to the web server when both want the same core."""
+    """Give way to the web server when both want the same core, or the last of the memory."""
     with suppress(OSError, AttributeError):
-        os.nice(10)
+        os.setpriority(os.PRIO_PROCESS, 0, max(10, os.getpriority(os.PRIO_PROCESS, 0)))
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")

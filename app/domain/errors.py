@@ -90,6 +90,14 @@ class StorageFull(PrunescopeError):
     title = "There is no space left"
 
 
+class Busy(PrunescopeError):
+    """The database was locked by somebody else for longer than anybody should wait."""
+
+    code = "busy"
+    status = 503
+    title = "The database is busy"
+
+
 class NotFound(PrunescopeError):
     code = "not-found"
     status = 404

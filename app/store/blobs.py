@@ -114,7 +114,7 @@ class Blobs:
         folders = [self._incoming, self._root or self._cache]
         for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
-        self._remove_leftovers()
+        self.remove_leftovers()
 
     def stage(self) -> Staged:
         """A new, empty file to write an upload to. Raises StorageFull."""
@@ -199,7 +199,7 @@ class Blobs:
             staged.settle()
             _place(staged.path, path)
 
-    def _remove_leftovers(self) -> None:
+    def remove_leftovers(self) -> None:
         """Remove what dead processes left half-written."""
         for path in self._incoming.iterdir():
             with suppress(OSError), path.open("rb") as file:

@@ -21,7 +21,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.domain.errors import InvalidInput, StorageFull
+from app.domain.errors import Busy, InvalidInput, StorageFull
 from app.store.clock import CLOCK, Clock, utc_now
 
 BUSY_TIMEOUT_SECONDS = 30
@@ -79,7 +79,7 @@ class Store:
         """A transaction that commits at the end of the block and rolls back on any exception.
 
         On SQLite it holds the one write lock from start to end, so compute before it, not in it.
-        Raises StorageFull when the disk is full.
+        Raises StorageFull when the disk is full, Busy when somebody else keeps the lock.
         """
         try:
             with self._write_session() as session, session.begin():
@@ -90,6 +90,11 @@ class Store:
                 raise StorageFull(
                     "The database can't grow because its disk is full.",
                     "Free some space on the disk of the data directory, then try again.",
+                ) from error
+            if _is_busy(error):
+                raise Busy(
+                    f"Another program has kept the database locked for {BUSY_TIMEOUT_SECONDS} s.",
+                    "End whatever else has the file open, such as a copy or a database browser.",
                 ) from error
             raise
 
@@ -172,3 +177,8 @@ def _is_full(error: DBAPIError) -> bool:
     if isinstance(origin, sqlite3.Error):
         return getattr(origin, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
     return getattr(origin, "sqlstate", None) == "53100"
+
+
+def _is_busy(error: DBAPIError) -> bool:
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)

@@ -65,3 +65,24 @@ def bury(store: Store, pid: int, host: str | None = None) -> int:
         with store.write() as session:
             remove(session, worker_id)
     return freed
+
+
+def bury_dead(store: Store) -> int:
+    """Bury this machine's workers whose processes are gone, after it went down with all of them.
+
+    A number that another process has by now keeps its job until the lease runs out.
+    """
+    host = socket.gethostname()
+    with store.read() as session:
+        pids = session.scalars(select(Worker.pid).where(Worker.host == host).distinct()).all()
+    return sum(bury(store, pid) for pid in pids if not _is_there(pid))
+
+
+def _is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
