@@ -6,6 +6,7 @@ show it apart; `errors` names the wrong fields.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
@@ -82,10 +83,18 @@ def problem_of(error: PrunescopeError) -> dict[str, Any]:
     )
 
 
+class _ProblemResponse(JSONResponse):
+    """Requests may hold halves of characters, which no answer can repeat."""
+
+    def render(self, content: Any) -> bytes:
+        text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return text.encode("utf-8", "replace")
+
+
 def problem_response(
     document: Mapping[str, Any], headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
-    return JSONResponse(
+    return _ProblemResponse(
         document,
         status_code=document["status"],
         headers={"Cache-Control": "no-store", **(headers or {})},
