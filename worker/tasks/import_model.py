@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from app.domain.words import Status
 from app.store.tables import Model
 from worker.context import JobContext
+from worker.engine.cost import Layer
 from worker.engine.formats.pt2 import load_model
 from worker.engine.formats.sniff import sniff_model_format
 from worker.engine.graph import CanonicalModel
-from worker.engine.units import weight_units
+from worker.engine.units import Unit, weight_units
 
 
 def import_model(context: JobContext) -> None:
@@ -69,22 +71,46 @@ def describe_layers(model: CanonicalModel) -> list[dict[str, Any]]:
 
 def describe_units(model: CanonicalModel) -> list[dict[str, Any]]:
     """Every parameter tensor as a unit, with the facts that costs are computed from."""
-    macs = {layer.path: layer.macs for layer in model.layers}
     state = model.state_dict()
+    units = weight_units(model)
+    macs = unit_macs(model.layers, units)
     described = []
-    for unit in weight_units(model):
-        layer = unit.id.rpartition(".")[0]
+    for unit in units:
         described.append(
             {
                 "id": unit.id,
                 "size": unit.size,
                 "shape": list(unit.shape),
                 "members": list(unit.members),
-                "layer": layer,
-                "macs": macs.get(layer, 0) if unit.prunable else 0,
+                "layer": owner(unit.id),
+                "macs": macs.get(unit.id, 0),
                 "itemsize": state[unit.id].element_size(),
                 "prunable": unit.prunable,
                 "reason": unit.reason,
             }
         )
     return described
+
+
+def unit_macs(layers: Iterable[Layer], units: Iterable[Unit]) -> dict[str, int]:
+    """Multiply-accumulates for one sample with the weights of each prunable unit.
+
+    A layer's are shared out by size among the weights that it holds, tied ones in every layer that
+    holds them, so that a plan never saves more than the network spends.
+    """
+    prunable = [unit for unit in units if unit.prunable]
+    held: dict[str, dict[str, int]] = {}
+    for unit in prunable:
+        for path in {owner(key) for key in unit.members}:
+            held.setdefault(path, {})[unit.id] = unit.size
+    macs = dict.fromkeys((unit.id for unit in prunable), 0.0)
+    for layer in layers:
+        sizes = held.get(layer.path, {})
+        for unit_id, size in sizes.items():
+            macs[unit_id] += layer.macs * size / sum(sizes.values())
+    return {unit_id: round(share) for unit_id, share in macs.items()}
+
+
+def owner(key: str) -> str:
+    """The path of the module that holds a parameter."""
+    return key.rpartition(".")[0]
