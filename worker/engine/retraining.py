@@ -235,7 +235,7 @@ class _Run:
                 "The retraining was stopped.", "Start it again to go on after its last epoch."
             )
         inputs, labels = self.train.gather(rows)
-        logits = class_logits(self.model.module(*inputs), labels)
+        logits = class_logits(self._output(inputs), labels)
         loss = functional.cross_entropy(logits.float(), labels)
         value = loss.item()
         if not math.isfinite(value):
@@ -247,6 +247,21 @@ class _Run:
         self.optimizer.step()
         self.masks.apply_(self.model)
         return value
+
+    def _output(self, inputs: tuple[Tensor, ...]) -> Any:
+        try:
+            return self.model.module(*inputs)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise InvalidInput(
+                "The network's batch norm can't learn from batches of a single sample.",
+                "Export the network with a free batch dimension."
+                if self.model.fixed_batch is not None
+                else "Upload more training samples."
+                if len(self.train) < 2
+                else "Choose a batch size of at least 2.",
+            ) from error
 
     def _range(self) -> float:
         """A range test that leaves no trace."""

@@ -257,6 +257,20 @@ def test_batch_of_one_is_left_out(
     assert math.isfinite(result.epochs[1].train_loss or math.nan)
 
 
+def test_batch_norm_on_single_samples_is_named(digits: Dataset, tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.BatchNorm1d(10))
+    model = canonical(net, (torch.zeros(2, 1, 8, 8),), tmp_path)
+    with pytest.raises(InvalidInput, match=r"single sample.*batch size of at least 2"):
+        retrain(
+            model,
+            _masks(model, 0.5),
+            digits.split("train"),
+            digits.split("tune"),
+            RetrainSettings(1, batch_size=1, learning_rate=0.1),
+            save_to=tmp_path / "s",
+        )
+
+
 def test_fixed_batch_size(digits: Dataset, tmp_path: Path) -> None:
     model = canonical(
         FixedBatch(64, 10, batch=100), (torch.zeros(100, 1, 8, 8),), tmp_path, fixed=True
