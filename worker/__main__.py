@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from app.commandline import ReadableErrors, data_options, parse_numbers, settings_from
+from app.commandline import ReadableErrors, data_options, parse_fractions, settings_from
 
 if TYPE_CHECKING:
     from app.store.store import Store
@@ -55,9 +55,11 @@ def run_worker(parent: int | None, siblings: int, once: bool, **flags: object) -
         siblings = workers_here(store) + 1
     # Before torch is loaded, which reads it once.
     os.environ.setdefault("OMP_NUM_THREADS", str(threads_for(siblings)))
-    from worker.loop import WorkerLoop, lower_priority
+    from worker.limits import limit_memory, lower_priority
+    from worker.loop import WorkerLoop
 
     lower_priority()
+    limit_memory()
     loop = WorkerLoop(store, settings, parent)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: loop.stopping.set())
@@ -133,7 +135,7 @@ def analyse(
         dataset,
         out,
         criteria=[part.strip() for part in criteria.split(",") if part.strip()],
-        sparsities=parse_numbers(sparsities),
+        sparsities=parse_fractions(sparsities),
         confidence=confidence,
         seed=seed,
     )

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -250,11 +249,3 @@ def took_too_long(seconds: float) -> dict[str, Any]:
         "hint": "Export the network with a smaller example input, two samples are enough; or "
         "simplify it.",
     }
-
-
-def lower_priority() -> None:
-    """Give way to the web server when both want the same core, or the last of the memory."""
-    with suppress(OSError, AttributeError):
-        os.setpriority(os.PRIO_PROCESS, 0, max(10, os.getpriority(os.PRIO_PROCESS, 0)))
-    with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("500")

@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
@@ -85,4 +86,8 @@ def _is_there(pid: int) -> bool:
         return False
     except OSError:
         return True
-    return True
+    try:
+        # One that ended and whose parent hasn't asked how still has its number.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sqlite3
 import subprocess
@@ -27,11 +28,12 @@ from app.store.queue import Lease
 from app.store.store import Store
 from app.store.tables import Job, Model, Worker
 from tests.integration.store.things import Things
-from tests.support.live import until
+from tests.support.live import LiveServer, until
 from worker import loop as loop_module
 from worker.context import JobContext
 from worker.failures import describe
 from worker.leftovers import Sweeper
+from worker.limits import machine_memory
 from worker.loop import WorkerLoop
 
 
@@ -230,9 +232,13 @@ def test_a_process_starts_anew_under_its_number_with_its_arguments(tmp_path: Pat
     assert first == second
 
 
-def test_jobs_of_workers_that_are_no_more_are_free_at_once(scene: Scene) -> None:
+@pytest.mark.parametrize("asked", [True, False])
+def test_jobs_of_workers_that_are_no_more_are_free_at_once(scene: Scene, asked: bool) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
+    if not asked:  # then it is a zombie, as everything is in a container without an init process
+        os.waitid(os.P_PID, gone.pid, os.WEXITED | os.WNOWAIT)
+    else:
+        gone.wait()
     model = scene.things.importing_model()
     with scene.store.write() as session:
         dead = workers.register(session, pid=gone.pid)
@@ -245,6 +251,7 @@ def test_jobs_of_workers_that_are_no_more_are_free_at_once(scene: Scene) -> None
         assert session.get(Worker, dead) is None
         assert session.get(Worker, alive) is not None
         assert session.get(Worker, elsewhere) is not None
+    gone.wait()
 
 
 def test_what_nobody_wants_any_more_is_swept_away(scene: Scene) -> None:
@@ -301,3 +308,43 @@ def test_errors_name_no_folder_of_this_machine_and_no_sql(scene: Scene) -> None:
         assert "srv" not in said["message"]
         assert "SELECT" not in said["message"]
         assert type(error).__name__ in said["message"]
+
+
+def test_memory_that_the_machine_does_not_have_is_refused_in_words(tmp_path: Path) -> None:
+    script = tmp_path / "greedy.py"
+    script.write_text(
+        "import json, torch\n"
+        "from worker.failures import describe\n"
+        "from worker.limits import limit_memory\n"
+        "limit_memory(2 << 30)\n"
+        "torch.ones(1 << 20)\n"
+        "try:\n"
+        "    torch.ones(1 << 30)\n"
+        "except Exception as error:\n"
+        "    print(json.dumps(describe(error)))\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, str(script)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | {"PYTHONPATH": os.getcwd()},
+    )
+    said = json.loads(ended.stdout)
+    assert said["code"] == "out-of-memory"
+    assert said["hint"]
+
+
+def test_a_worker_takes_no_more_than_there_is(server: LiveServer) -> None:
+    (worker,) = until(server.workers, what="a worker")
+    soft = until(
+        lambda: [
+            int(line.split()[3])
+            for line in Path(f"/proc/{worker.pid}/limits").read_text().splitlines()
+            if line.startswith("Max data size") and line.split()[3] != "unlimited"
+        ],
+        what="its limit",
+    )
+    assert 0 < soft[0] <= machine_memory() * 0.9
+    assert worker.nice() >= 10
+    assert int(Path(f"/proc/{worker.pid}/oom_score_adj").read_text()) >= 500

@@ -34,6 +34,12 @@ RUN_ERRORS = (
 
 def does_not_run(error: BaseException) -> InvalidFile:
     """The sentence for a network that fails on inputs of its own shapes."""
+    if "can't allocate memory" in str(error):
+        return InvalidFile(
+            "Running the network on inputs of the shapes it declares takes more memory than this "
+            "machine can give.",
+            export_hint("Export it with an example of two samples"),
+        )
     lines = str(error).strip().splitlines()
     reason = lines[0][:300].rstrip(".") if lines else type(error).__name__
     return InvalidFile(

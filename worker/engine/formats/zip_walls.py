@@ -91,6 +91,9 @@ def read_directory(
             f"Unpacked, the arrays take {inflated:,} bytes; at most {MAX_INFLATED:,} are unpacked.",
             "Save the file with np.savez instead of np.savez_compressed.",
         )
+    packed = sum(i.compress_size for i in members.values() if i.compress_type)
+    if inflated > RATIO_COUNTS_FROM and inflated > MAX_RATIO * packed:
+        raise _bomb("All arrays together", packed, inflated)
     if not members:
         raise InvalidFile("The archive holds no arrays (no .npy entries).", SAVE_HINT)
     return archive, members, tuple(others)
@@ -107,11 +110,15 @@ def _check_member(info: zipfile.ZipInfo) -> None:
     if info.compress_type == zipfile.ZIP_STORED and info.compress_size != info.file_size:
         raise InvalidFile(f"{name} has two different sizes in the archive.", UPLOAD_HINT)
     if info.file_size > RATIO_COUNTS_FROM and info.file_size > MAX_RATIO * info.compress_size:
-        raise InvalidFile(
-            f"{name} would grow from {info.compress_size:,} to {info.file_size:,} bytes when "
-            "unpacked, which looks like a decompression bomb.",
-            "Save the file with np.savez instead of np.savez_compressed.",
-        )
+        raise _bomb(name, info.compress_size, info.file_size)
+
+
+def _bomb(what: str, packed: int, inflated: int) -> InvalidFile:
+    return InvalidFile(
+        f"{what} would grow from {packed:,} to {inflated:,} bytes when unpacked, which looks like "
+        "a decompression bomb.",
+        "Save the file with np.savez instead of np.savez_compressed.",
+    )
 
 
 class BoundedReader(io.BufferedReader):
