@@ -105,9 +105,10 @@ def push(
     """
     from app.client import Client
 
+    grid = parse_numbers(sparsities)
     with Client(url, token or local_token(data_dir)) as client:
         analysis = client.push_files(
-            model, dataset, name=name, sparsities=parse_numbers(sparsities), report=echo_progress
+            model, dataset, name=name, sparsities=grid, report=echo_progress
         )
         click.echo(analysis.url)
         if wait:

@@ -122,10 +122,9 @@ class Client:
             problem = response.json()
         except ValueError:
             problem = {}
-        return RequestFailed(
-            problem.get("detail") or f"The server answered {response.status_code}.",
-            problem.get("hint") or "",
-        )
+        detail = problem.get("detail") or f"The server answered {response.status_code}."
+        hint = problem.get("hint") or ""
+        return RequestFailed(detail.removesuffix(hint).strip(), hint)
 
     def push(
         self,

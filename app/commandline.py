@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import click
+from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from app.domain.errors import PrunescopeError
 from app.settings import Settings
@@ -23,11 +25,26 @@ class ReadableErrors(click.Group):
             if error.hint:
                 click.echo(f"  {error.hint}", err=True)
             ctx.exit(1)
+        except OSError as error:
+            if error.filename is None:
+                raise
+            click.echo(f"prunescope: {error.filename}: {error.strerror}", err=True)
+            ctx.exit(1)
 
 
 def settings_from(**flags: Any) -> Settings:
-    """Flags first, then the environment, then the defaults."""
-    return Settings(**{name: value for name, value in flags.items() if value is not None})
+    """Flags first, then the environment, then the defaults. Raises UsageError for nonsense."""
+    try:
+        return Settings(**{name: value for name, value in flags.items() if value is not None})
+    except ValidationError as error:
+        faults = [
+            f"PRUNESCOPE_{str(fault['loc'][0]).upper()} can't be {fault['input']!r}:"
+            f" {fault['msg']}."
+            for fault in error.errors()
+        ]
+        raise click.UsageError(" ".join(faults)) from None
+    except SettingsError as error:
+        raise click.UsageError(f"The environment's settings can't be read: {error}.") from None
 
 
 def data_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -43,9 +60,13 @@ def data_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def parse_numbers(text: str | None) -> list[float] | None:
+    """`"0.1,0.5"` as fractions. Raises UsageError unless there is one, and all are 0 to 1."""
     if text is None:
         return None
     try:
-        return [float(part) for part in text.split(",") if part.strip()]
+        numbers = [float(part) for part in text.split(",") if part.strip()]
     except ValueError:
-        raise click.UsageError(f"{text!r} is no list of numbers such as 0.1,0.5,0.9.") from None
+        numbers = []
+    if not numbers or not all(0 <= number <= 1 for number in numbers):
+        raise click.UsageError(f"{text!r} is no list of fractions from 0 to 1 such as 0.1,0.5,0.9.")
+    return numbers

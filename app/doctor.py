@@ -30,6 +30,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     version = ".".join(map(str, sys.version_info[:3]))
     yield Finding("python", sys.version_info >= (3, 11), version)
     yield torch_finding()
+    yield device_finding(settings)
     yield data_dir_finding(settings)
     yield database_finding(settings)
     yield Finding(
@@ -58,6 +59,15 @@ def torch_finding() -> Finding:
             "torch", False, f"can't be loaded ({type(error).__name__})", "Run make demo again."
         )
     return Finding("torch", True, f"{version}, {threads} threads, {gpus} GPUs")
+
+
+def device_finding(settings: Settings) -> Finding:
+    try:
+        settings.require_supported()
+    except PrunescopeError as error:
+        subject = "device" if settings.executor == "local" else "executor"
+        return Finding(subject, False, error.message, error.hint)
+    return Finding("device", True, f"{settings.device}: this version computes on the CPU")
 
 
 def data_dir_finding(settings: Settings) -> Finding:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 import click
 import uvicorn
 
+from app.domain.errors import Conflict
 from app.settings import Settings
 from app.store import workers
 from app.store.store import Store
@@ -142,9 +144,28 @@ def sign_in_link(settings: Settings, port: int, following: str = "/") -> str:
     return f"http://{host}:{port}/sign-in?token={settings.token}&next={following}"
 
 
+def require_address(host: str, port: int) -> None:
+    """Raises Conflict unless a server can listen there now."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in found:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+    except OSError as error:
+        raise Conflict(
+            f"The server can't listen at {host}, port {port}: {error.strerror}.",
+            "Choose another --port (or --host), or end the program that uses it.",
+        ) from error
+
+
 def run_server(settings: Settings, worker_count: int) -> None:
-    """Blocks until interrupted. Raises InvalidInput for what this installation can't do."""
+    """Blocks until interrupted.
+
+    Raises InvalidInput for what this installation can't do, Conflict when the port is taken.
+    """
     settings.require_supported()
+    require_address(settings.host, settings.port)
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s"
     )

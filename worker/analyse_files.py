@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from app.domain.statistics import wilson
 from app.domain.words import SplitName
 from worker.engine.criteria import CRITERIA
 from worker.engine.evaluation import Evaluation
+from worker.engine.formats.datasets import inspect_dataset
 from worker.engine.sensitivity import Cell, CellResult, SensitivityEngine
 from worker.opening import open_files
 from worker.report import write_report
@@ -50,18 +52,20 @@ def analyse_files(
 ) -> list[Path]:
     """Measure all curves; write `curves.csv`, `curves.json`, `report.html` into `out`.
 
-    Returns the paths written. Raises InvalidFile, InputMismatch or InvalidInput; nothing is
-    written before everything is measured.
+    Returns the paths written. Raises InvalidFile, InputMismatch or InvalidInput, and UsageError for
+    a criterion that isn't there; nothing is written before everything is measured.
     """
     unknown = [name for name in criteria if name not in CRITERIA]
     if unknown or not criteria:
-        raise InvalidInput(
-            f"There is no criterion {', '.join(unknown) or 'given'}.",
-            f"Known: {', '.join(sorted(CRITERIA))}.",
+        raise click.UsageError(
+            f"There is no criterion {', '.join(unknown) or 'given'}."
+            f" Known: {', '.join(sorted(CRITERIA))}."
         )
+    require_writable(out)
     levels = to_levels(sparsities or DEFAULT_SPARSITIES)
     with TemporaryDirectory(prefix="prunescope-") as cache:
         click.echo(f"reading {model_path.name} and {dataset_path.name}", err=True)
+        inspect_dataset(dataset_path, cache_dir=Path(cache))
         opened = open_files(model_path, dataset_path, cache=Path(cache))
         engine = SensitivityEngine(
             opened.model, opened.split(SplitName.TUNE), opened.units, seed=seed
@@ -81,6 +85,18 @@ def analyse_files(
     written[1].write_text(json.dumps(document, indent=1) + "\n")
     write_report(document, written[2])
     return written
+
+
+def require_writable(folder: Path) -> None:
+    """Raises InvalidInput if it is clear from the start that nothing can be written there."""
+    there = folder.absolute()
+    while not there.exists():
+        there = there.parent
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        raise InvalidInput(
+            f"Nothing can be written into {folder}: {there} is no folder that you may write to.",
+            "Choose another --out.",
+        )
 
 
 def run_with_progress(

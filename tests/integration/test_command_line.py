@@ -1,0 +1,109 @@
+"""The commands when something is wrong: a sentence on stderr, no traceback, 1 or 2."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support.live import LiveServer
+
+
+def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("PRUNESCOPE_")}
+    return subprocess.run(
+        [sys.executable, "-m", "app.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=clean | environment,
+    )
+
+
+def refused(ended: subprocess.CompletedProcess[str], code: int, *said: str) -> None:
+    assert ended.returncode == code, ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not ended.stdout
+    for words in said:
+        assert words in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("MAX_UPLOAD_BYTES", "a lot"), ("EXECUTOR", "slurm"), ("PORT", "99999")],
+)
+def test_a_setting_that_makes_no_sense_is_wrong_use(
+    tmp_path: Path, variable: str, value: str
+) -> None:
+    ended = run("doctor", "--data-dir", tmp_path, **{f"PRUNESCOPE_{variable}": value})
+    refused(ended, 2, f"PRUNESCOPE_{variable}", value)
+
+
+@pytest.mark.parametrize("sparsities", ["0.5,2", "-0.1", "nan", "a,b", "", ","])
+def test_sparsities_that_make_no_sense_are_wrong_use(
+    tmp_path: Path, sample, sparsities: str
+) -> None:
+    """`push` says so before anything is uploaded: nobody listens at this address."""
+    files = (sample.model_path, sample.dataset_path)
+    for ended in (
+        run("analyse", *files, "--out", tmp_path / "out", f"--sparsities={sparsities}"),
+        run(
+            "push", *files, "--url", "http://127.0.0.1:9", "--token=t", f"--sparsities={sparsities}"
+        ),
+    ):
+        refused(ended, 2, "0.1,0.5,0.9")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_criterion_that_is_not_there_is_wrong_use(tmp_path: Path, sample) -> None:
+    ended = run(
+        *("analyse", sample.model_path, sample.dataset_path),
+        *("--out", tmp_path / "out", "--criteria", "magnitude,luck"),
+    )
+    refused(ended, 2, "luck", "magnitude")
+
+
+def test_a_folder_that_can_not_be_made_is_said_before_the_work(tmp_path: Path, sample) -> None:
+    (tmp_path / "file").write_text("in the way")
+    out = tmp_path / "file" / "out"
+    ended = run("analyse", sample.model_path, sample.dataset_path, "--out", out)
+    refused(ended, 1, str(out))
+    assert "points" not in ended.stderr
+    for command in ("serve", "worker"):
+        refused(run(command, "--data-dir", out), 1, str(out))
+
+
+def test_analyse_reads_every_value_as_the_server_does(tmp_path: Path, sample) -> None:
+    arrays = {name: np.array(value) for name, value in sample.arrays.items()}
+    arrays["x_tune"] = arrays["x_tune"].astype(np.float32)
+    arrays["x_tune"][7] = np.nan
+    np.savez(tmp_path / "holes.npz", **arrays)
+    ended = run("analyse", sample.model_path, tmp_path / "holes.npz", "--out", tmp_path / "out")
+    refused(ended, 1, "sample 7", "NaN")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_taken_port_is_a_failure_in_words(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        ended = run("serve", "--port", port, "--data-dir", tmp_path / "data", "--workers", "0")
+    refused(ended, 1, port, "--port")
+
+
+def test_push_says_once_what_the_server_said(tmp_path: Path, sample, server: LiveServer) -> None:
+    wrong = run("push", sample.model_path, sample.dataset_path, "--url", server.url, "--token=no")
+    refused(wrong, 1, "The token is wrong")
+    assert wrong.stderr.count("Authorization: Bearer") == 1
+
+
+@pytest.mark.parametrize(("device", "code"), [("cpu", 0), ("tpu", 1)])
+def test_doctor_looks_at_the_device(tmp_path: Path, device: str, code: int) -> None:
+    ended = run("doctor", "--data-dir", tmp_path, PRUNESCOPE_DEVICE=device)
+    assert ended.returncode == code
+    (line,) = (line for line in ended.stdout.splitlines() if " device " in line[:12])
+    assert device in line
