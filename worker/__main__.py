@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from app.commandline import ReadableErrors, data_options, parse_fractions, settings_from
+from app.commandline import ReadableErrors, data_options, parse_numbers, settings_from
 
 if TYPE_CHECKING:
     from app.store.store import Store
@@ -135,7 +135,7 @@ def analyse(
         dataset,
         out,
         criteria=[part.strip() for part in criteria.split(",") if part.strip()],
-        sparsities=parse_fractions(sparsities),
+        sparsities=parse_numbers(sparsities),
         confidence=confidence,
         seed=seed,
     )
