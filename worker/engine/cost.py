@@ -8,18 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from worker.engine.canonical.modules import ScaledDotProductAttention
+from worker.engine.canonical.recurrence import CHECKED
 
-_RECURRENT = {
-    torch.ops.aten.lstm.input: 2,
-    torch.ops.aten.gru.input: 2,
-    torch.ops.aten.rnn_tanh.input: 2,
-    torch.ops.aten.rnn_relu.input: 2,
-}
-"""Where the weights stand among the arguments. Which kernel runs them differs between machines."""
+_RECURRENT = frozenset(CHECKED.values())
+"""Their third argument are the weights. Which kernel runs them differs between machines."""
 _ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
 
 
@@ -59,17 +55,22 @@ class _Meter(fx.Interpreter):
         super().__init__(module)
         self.costs: dict[fx.Node, NodeCost] = {}
 
+    def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
+        # The counter hooks into gradients, and fails on views of parameters that have none.
+        value = super().get_attr(target, args, kwargs)
+        return value.detach() if isinstance(value, Tensor) else value
+
     def run_node(self, n: fx.Node) -> Any:
         with FlopCounterMode(display=False) as counter:
             result = super().run_node(n)
         shape = tuple(result.shape) if isinstance(result, Tensor) else None
         macs = counter.get_total_flops() // 2
-        if n.target in _RECURRENT:
-            given, weights = n.args[0], n.args[_RECURRENT[n.target]]
-            steps = math.prod(self.env[given].shape[:-1])
-            matrices = [self.env[w] for w in weights if self.env[w].dim() == 2]
-            macs = steps * sum(matrix.numel() for matrix in matrices)
-        elif n.target is _ATTENTION or isinstance(self._module_of(n), ScaledDotProductAttention):
+        owner = self._module_of(n)
+        if n.target in _RECURRENT or isinstance(owner, nn.RNNBase):
+            steps = math.prod(self.env[n.args[0]].shape[:-1])
+            weights = owner.parameters() if owner else [self.env[w] for w in n.args[2]]
+            macs = steps * sum(weight.numel() for weight in weights if weight.dim() == 2)
+        elif n.target is _ATTENTION or isinstance(owner, ScaledDotProductAttention):
             query, key, value = (self.env[source] for source in n.args[:3])
             macs = query.numel() * key.shape[-2]
             macs += math.prod(query.shape[:-1]) * value.shape[-2] * value.shape[-1]

@@ -87,7 +87,7 @@ _ATEN = {
         clamp_min.Tensor clamp_max.default clamp_max.Tensor maximum.default minimum.default
         addcmul.default addcdiv.default lerp.Scalar lerp.Tensor logaddexp.default xlogy.Tensor
         nan_to_num.default cumsum.default cumprod.default logcumsumexp.default sinc.default
-        logit.default heaviside.default special_expit.default
+        logit.default heaviside.default special_expit.default diff.default
     """,
     "reductions": """
         sum.default sum.dim_IntList mean.default mean.dim prod.default prod.dim_int std.default

@@ -24,6 +24,7 @@ _RESHAPES = {_ATEN.view.default, _ATEN.reshape.default, _ATEN._unsafe_view.defau
 _EXPANDS = {_ATEN.expand.default, _ATEN.broadcast_to.default, _ATEN.repeat.default}
 _NEW = {_ATEN.zeros.default: 0, _ATEN.ones.default: 0, _ATEN.full.default: 0}
 _NEW_LIKE = {_ATEN.new_zeros.default: 1, _ATEN.new_ones.default: 1, _ATEN.new_full.default: 1}
+_RANGES = {_ATEN.arange.default: 0, _ATEN.arange.start: 1, _ATEN.arange.start_step: 1}
 _TO_END = (1 << 63) - 1
 RTOL, ATOL = 1e-3, 1e-4
 MAX_ATTEMPTS = 24
@@ -214,6 +215,8 @@ class _Widener:
             self.new(node, _NEW[target])
         elif target in _NEW_LIKE:
             self.new(node, _NEW_LIKE[target])
+        elif target in _RANGES:
+            self.count(node, _RANGES[target])
         elif target is _ATEN.slice.Tensor:
             self.slice(node)
 
@@ -271,6 +274,18 @@ class _Widener:
 
     def new(self, node: fx.Node, where: int) -> None:
         self.grow(node, where, range(len(node.args[where])))
+
+    def count(self, node: fx.Node, where: int) -> None:
+        """Numbers from 0 up to the batch size may stand for the samples, or for something else.
+
+        What is done with them next tells those that stand for samples from the others.
+        """
+        args = list(node.args)
+        if args[where] != self.batch or any(args[:where]) or args[where + 1 :] not in ([], [1]):
+            return
+        uses = tuple(str((user.target, user.args[1:])) for user in node.users)
+        if self.choices.pick(("arange", tuple(args), uses), 2) == 0:
+            node.update_arg(where, self.times(node, 1))
 
     def grow(self, node: fx.Node, where: int, places: Sequence[int]) -> None:
         """Let one of these sizes follow the batch if it equals it, or none of them."""

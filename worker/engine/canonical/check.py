@@ -13,6 +13,7 @@ from app.domain.errors import InvalidFile
 from app.domain.export_lines import export_hint
 from worker.engine.canonical.batch import Inputs, any_batch_agrees, widened
 from worker.engine.canonical.dry_run import RUN_ERRORS, does_not_run, weigh
+from worker.engine.canonical.layout import Layout, layouts
 from worker.engine.canonical.module import CanonicalGraph
 from worker.engine.cost import Layer, NodeCost, measure
 from worker.engine.formats.pt2_schema import ExportedProgramData, Kind, TensorMeta
@@ -32,29 +33,24 @@ class Checked:
 def checked(module: CanonicalGraph, program: ExportedProgramData) -> Checked:
     """The graph for any batch size where possible, with its inputs and layers.
 
-    Raises InvalidFile when the network does not run on inputs of the shapes it declares.
+    Where the batch is the second axis of an input or of the output, the graph swaps them. Raises
+    InvalidFile when the network does not run on inputs of the shapes it declares.
     """
     metas = _user_inputs(program)
-    batch = _batch_size(metas)
-    make = _maker(metas, module)
-    weigh(module, [(meta.sizes, meta.dtype) for _, meta in metas])
-    costs, output = _first_run(module, make(batch))
-    if not isinstance(output, Tensor) or output.dim() == 0 or output.shape[0] != batch:
-        shape = tuple(output.shape) if isinstance(output, Tensor) else "no tensor"
-        raise InvalidFile(
-            f"For a batch of {batch} the network returns {shape}: there is not one answer for each "
-            "sample.",
-            "Export a network that returns its scores with the batch as the first axis.",
-        )
-    dynamic = all(meta.shape[0].free for _, meta in metas)
-    fixed: int | None = None
-    if dynamic and any_batch_agrees(module, module, batch, make):
-        final = module
-    else:
-        wider = None if dynamic else widened(module, batch, make)
-        final, fixed = (module, batch) if wider is None else (wider, None)
+    names, shapes = [name for name, _ in metas], [meta for _, meta in metas]
+    _check_sizes(metas)
+    weigh(module, [(meta.sizes, meta.dtype) for meta in shapes])
+    costs, output = _first_run(module, _example(shapes, module, None))
+    possible = list(layouts(shapes, output.shape if isinstance(output, Tensor) else ()))
+    if not possible:
+        raise _no_batch(metas, output)
+    best = next((free for layout in possible if (free := _any_batch(module, layout, shapes))), None)
+    layout, final = best or (possible[0], possible[0].applied(module))
+    metas = list(zip(names, layout.metas(shapes), strict=True))
+    batch = metas[0][1].sizes[0]
+    fixed = None if best else batch
     if final is not module:
-        costs, _ = _first_run(final, make(batch))
+        costs, _ = _first_run(final, _example(layout.metas(shapes), module, batch))
     specs = tuple(
         (
             name,
@@ -82,10 +78,38 @@ def _user_inputs(program: ExportedProgramData) -> list[tuple[str, TensorMeta]]:
     return metas
 
 
-def _batch_size(metas: Sequence[tuple[str, TensorMeta]]) -> int:
-    sizes = {name: meta.sizes[0] if meta.shape else 0 for name, meta in metas}
-    batch = next(iter(sizes.values()))
-    if batch < 1 or set(sizes.values()) != {batch}:
+def _any_batch(
+    module: CanonicalGraph, layout: Layout, metas: Sequence[TensorMeta]
+) -> tuple[Layout, CanonicalGraph] | None:
+    """The graph for any batch size in this layout, if there is one."""
+    own = layout.applied(module)
+    own.eval()
+    first = layout.metas(metas)
+    make, batch = _maker(first, module), first[0].sizes[0]
+    if all(meta.shape[0].free for meta in first):
+        return (layout, own) if any_batch_agrees(own, own, batch, make) else None
+    wider = widened(own, batch, make)
+    return None if wider is None else (layout, wider)
+
+
+def _no_batch(metas: Sequence[tuple[str, TensorMeta]], output: Any) -> InvalidFile:
+    sizes = {meta.sizes[0] for _, meta in metas}
+    if len(sizes) > 1:
+        listed = ", ".join(f"{name}: {meta.sizes}" for name, meta in metas)
+        return InvalidFile(
+            f"The first axis of every input has to be the batch, but the shapes are {listed}.",
+            export_hint("Export the network with example inputs of one batch"),
+        )
+    shape = tuple(output.shape) if isinstance(output, Tensor) else "no tensor"
+    return InvalidFile(
+        f"For a batch of {sizes.pop()} the network returns {shape}: there is not one answer for "
+        "each sample.",
+        "Export a network that returns its scores with the batch as the first axis.",
+    )
+
+
+def _check_sizes(metas: Sequence[tuple[str, TensorMeta]]) -> None:
+    if any(not meta.shape or meta.sizes[0] < 1 for _, meta in metas):
         listed = ", ".join(f"{name}: {meta.sizes}" for name, meta in metas)
         raise InvalidFile(
             f"The first axis of every input has to be the batch, but the shapes are {listed}.",
@@ -96,7 +120,6 @@ def _batch_size(metas: Sequence[tuple[str, TensorMeta]]) -> int:
             "The network was exported with an example input that is far too large.",
             export_hint("Export it with an example of two samples"),
         )
-    return batch
 
 
 def _numbers(sizes: Sequence[int]) -> int:
@@ -106,27 +129,32 @@ def _numbers(sizes: Sequence[int]) -> int:
     return product
 
 
-def _maker(metas: Sequence[tuple[str, TensorMeta]], module: CanonicalGraph) -> Inputs:
-    """Random inputs of any number of samples; whole numbers are indices every embedding has."""
+def _maker(metas: Sequence[TensorMeta], module: CanonicalGraph) -> Inputs:
+    return lambda samples: _example(metas, module, samples)
+
+
+def _example(
+    metas: Sequence[TensorMeta], module: CanonicalGraph, samples: int | None
+) -> list[Tensor]:
+    """Random inputs of so many samples, None: as many as the example at export had.
+
+    Whole numbers are indices that every embedding has.
+    """
     rows = [m.num_embeddings for m in module.modules() if isinstance(m, nn.Embedding)]
     limit = max(min([*rows, 1000]), 1) if rows else 2
-
-    def make(samples: int) -> list[Tensor]:
-        generator = torch.Generator().manual_seed(0)
-        made = []
-        for _, meta in metas:
-            shape = (samples, *meta.sizes[1:])
-            if meta.dtype.is_floating_point:
-                made.append(torch.randn(shape, generator=generator).to(meta.dtype))
-            elif meta.dtype is torch.bool:
-                made.append(torch.ones(shape, dtype=torch.bool))
-            elif meta.dtype.is_complex:
-                made.append(torch.randn(shape, generator=generator, dtype=meta.dtype))
-            else:
-                made.append(torch.randint(0, limit, shape, generator=generator).to(meta.dtype))
-        return made
-
-    return make
+    generator = torch.Generator().manual_seed(0)
+    made = []
+    for meta in metas:
+        shape = meta.sizes if samples is None else (samples, *meta.sizes[1:])
+        if meta.dtype.is_floating_point:
+            made.append(torch.randn(shape, generator=generator).to(meta.dtype))
+        elif meta.dtype is torch.bool:
+            made.append(torch.ones(shape, dtype=torch.bool))
+        elif meta.dtype.is_complex:
+            made.append(torch.randn(shape, generator=generator, dtype=meta.dtype))
+        else:
+            made.append(torch.randint(0, limit, shape, generator=generator).to(meta.dtype))
+    return made
 
 
 def _first_run(

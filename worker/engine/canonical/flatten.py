@@ -52,8 +52,9 @@ def output_names(node: NodeData) -> Iterator[str]:
 def flatten(graph: GraphData) -> GraphData:
     """The same computation without `torch.no_grad` regions as graphs of their own.
 
-    A region without gradients becomes its operators, each result detached. Raises
-    UnsupportedOperator for other graphs inside graphs (branches, loops, autocast).
+    A region without gradients becomes its operators, each result detached; so does a region that
+    switches autocast off, which it is anyway. Raises UnsupportedOperator for other graphs inside
+    graphs (branches, loops, autocast switched on).
     """
     tensors = dict(graph.tensors)
     nodes = list(_flat(graph.nodes, tensors, [0]))
@@ -69,7 +70,7 @@ def _flat(
             raise malformed(f"the network has more than {MAX_NODES:,} operators")
         if node.target in CHECKS:
             continue
-        if node.target == _SET_GRAD:
+        if node.target in (_SET_GRAD, _AUTOCAST):
             yield from _inline(node, tensors, counter)
             continue
         if any(isinstance(argument.value, GraphData) for argument in node.inputs):
@@ -109,13 +110,20 @@ def _inline(
     node: NodeData, tensors: dict[str, TensorMeta], counter: list[int]
 ) -> Iterator[NodeData]:
     values = [argument.value for argument in node.inputs]
-    if len(values) < 2 or not isinstance(values[0], bool) or not isinstance(values[1], GraphData):
+    at = next((i for i, value in enumerate(values) if isinstance(value, GraphData)), -1)
+    settings, body, given = values[:at], values[at], values[at + 1 :]
+    if node.target == _AUTOCAST:
+        # device_type, dtype, enabled, cache_enabled
+        fits, attached = len(settings) == 4 and settings[2] is False, True
+    else:
+        fits = len(settings) == 1 and isinstance(settings[0], bool)
+        attached = fits and settings[0]
+    if not fits or not isinstance(body, GraphData):
         raise _nested(node)
-    enabled, body = values[0], values[1]
-    if len(body.inputs) != len(values) - 2:
+    if len(body.inputs) != len(given):
         raise malformed("a graph inside the graph has other inputs than it is given")
     prefix = f"region_{counter[0]}_"
-    names: dict[str, Any] = dict(zip(body.inputs, values[2:], strict=True))
+    names: dict[str, Any] = dict(zip(body.inputs, given, strict=True))
     for inner in body.nodes:
         for name in output_names(inner):
             names[name] = Ref(prefix + name)
@@ -134,7 +142,7 @@ def _inline(
     if len(outer) != len(body.outputs):
         raise malformed("a graph inside the graph has other outputs than are used")
     for name, value in zip(outer, body.outputs, strict=True):
-        target = "torch.ops.aten.alias.default" if enabled else "torch.ops.aten.detach.default"
+        target = "torch.ops.aten.alias.default" if attached else "torch.ops.aten.detach.default"
         source = map_refs(value, names)
         if isinstance(source, Ref):
             yield NodeData(target, (Argument("self", source, False),), (name,), node.stack)

@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from app.domain.errors import UnsupportedOperator
 from worker.engine.canonical.flatten import output_names, refs
 from worker.engine.formats.pt2_schema import (
@@ -22,7 +24,7 @@ from worker.engine.formats.pt2_schema import (
     Ref,
     TensorMeta,
 )
-from worker.engine.operators import functional_twin
+from worker.engine.operators import functional_twin, resolve
 
 _ATEN = "torch.ops.aten."
 
@@ -169,6 +171,7 @@ class _Rewriter:
         if result is None:
             raise self.refusal(node, "it has no result")
         written = replace(self.reading(node), target=twin)
+        written = replace(written, inputs=_renamed(written.inputs, twin, node.path))
         if node.target.startswith(f"{_ATEN}copy_."):
             # What is written takes the shape of what is written to, and nothing else of it.
             target, source = (argument.value for argument in written.inputs[:2])
@@ -290,6 +293,14 @@ class _Rewriter:
             "Use the operator without the underscore (x = x + y instead of x += y, inplace=False) "
             "and export again.",
         )
+
+
+def _renamed(inputs: tuple[Argument, ...], twin: str, path: str) -> tuple[Argument, ...]:
+    """What is written to, under the name it has in the twin: `dropout_` calls it otherwise."""
+    function = resolve(twin, path)
+    if not isinstance(function, torch._ops.OpOverload) or not function._schema.arguments:
+        return inputs
+    return (replace(inputs[0], name=function._schema.arguments[0].name), *inputs[1:])
 
 
 def _nth(outputs: tuple[str | list[str] | None, ...], index: int) -> str:

@@ -23,7 +23,8 @@ class Recipe:
     """`roles`: stored tensors by the module's attribute, as argument names of the call.
 
     `free`: the module has no stored tensors, so it may live anywhere; `name` is what it is called
-    where the user has no module of their own for it.
+    where the user has no module of their own for it. `outputs`: where each result of the operator
+    is in what the module returns, by nested indices; None: the module returns the first result only.
     """
 
     module: type[nn.Module]
@@ -33,6 +34,7 @@ class Recipe:
     named_inputs: Mapping[str, Any] = field(default_factory=dict)
     free: bool = False
     name: str = ""
+    outputs: tuple[tuple[int, ...], ...] | None = None
 
 
 Maker = Callable[[Call], Recipe | None]

@@ -91,6 +91,8 @@ class ModuleTree:
         for name in module.state_dict():
             tensor = self.state[f"{path}.{name}"]
             (module._parameters if name in module._parameters else module._buffers)[name] = tensor
+        if isinstance(module, nn.RNNBase):
+            module._init_flat_weights()
         return True
 
     def _place_free(self, recipe: Recipe, path: str, kind: str) -> str:
