@@ -33,6 +33,8 @@ FORMATS: Mapping[str, str] = {
     "masks": ".masks.safetensors",
     "recipe": ".recipe.json",
 }
+PROBLEMS = (409, 422, 503, 504, 507)
+"""The statuses of what may go wrong with a checkpoint."""
 LATER_FORMATS = ("pt2", "onnx")
 MODULE = "worker.export_checkpoint"
 TIME_LIMIT_SECONDS = 300.0
@@ -65,6 +67,10 @@ class ShuttingDown(PrunescopeError):
 _KNOWN: Mapping[str, type[PrunescopeError]] = {
     kind.code: kind for kind in (Conflict, InvalidFile, InvalidInput, NotFound, StorageFull)
 }
+
+
+def media_type(file_format: str) -> str:
+    return "application/json" if file_format == "recipe" else "application/octet-stream"
 
 
 def check_format(name: str) -> str:

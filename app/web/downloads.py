@@ -30,7 +30,13 @@ def slug(text: str, fallback: str) -> str:
     return re.sub(r"[^\w.+-]+", "-", stem).strip("-.")[:80] or fallback
 
 
-def send_file(request: Request, path: Path, file_name: str, etag: str | None) -> Response:
+def send_file(
+    request: Request,
+    path: Path,
+    file_name: str,
+    etag: str | None,
+    media_type: str = "application/octet-stream",
+) -> Response:
     """The file's bytes, unchanged; 304 when the client has them already. Ranges are understood."""
     headers = {
         "Content-Disposition": content_disposition(file_name),
@@ -40,16 +46,12 @@ def send_file(request: Request, path: Path, file_name: str, etag: str | None) ->
         headers["ETag"] = f'"{etag}"'
         if request.headers.get("if-none-match") == f'"{etag}"':
             return Response(status_code=304, headers=headers)
-    return FileResponse(
-        path, headers=headers, media_type="application/octet-stream", stat_result=path.stat()
-    )
+    return FileResponse(path, headers=headers, media_type=media_type, stat_result=path.stat())
 
 
-def _bytes_described() -> dict[int | str, Any]:
+def bytes_described(*problems: int) -> dict[int | str, Any]:
+    """`responses=` of a route that answers a file, and the problems it may answer instead."""
     binary = {"schema": {"type": "string", "format": "binary"}}
-    described = answers(None, 200, 404)
+    described = answers(None, 200, 404, *problems)
     described[200] = {"description": "The file", "content": {"application/octet-stream": binary}}
     return described
-
-
-BYTES = _bytes_described()

@@ -27,6 +27,7 @@ from app.web.sentences import as_sentence, field_name, pointer
 MEDIA_TYPE = "application/problem+json"
 
 _DETAILS = {
+    400: "The request's body can't be read. Send JSON of the form that /docs describes.",
     404: "There is nothing at this address. The calls are listed at /docs.",
     405: "This address exists, but not for this method. The calls are listed at /docs.",
 }

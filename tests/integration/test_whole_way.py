@@ -176,6 +176,8 @@ def test_the_download_does_what_the_page_said(
 def test_the_recipe_says_what_was_done(client: Client, plan: dict, analysis: dict, sample: Sample):
     recipe = json.loads(download(client, f"/api/plans/{plan['id']}/checkpoint?format=recipe"))
     model = client.call("GET", f"/api/models/{analysis['model_id']}")
+    answer = client._http.get(f"/api/plans/{plan['id']}/checkpoint?format=recipe")
+    assert answer.headers["content-type"] == "application/json"
     assert recipe["model"]["sha256"] == model["sha256"]
     assert recipe["criterion"] == "magnitude"
     twin = pruned(sample.network, plan["sparsities"])

@@ -13,8 +13,8 @@ from app.store import experiments as store_experiments
 from app.store import plans as store_plans
 from app.store.events import experiment_topic
 from app.web.answers import Experiment, ExperimentList, answers
-from app.web.checkpoints import FORMATS, check_format
-from app.web.downloads import BYTES, send_file, slug
+from app.web.checkpoints import FORMATS, PROBLEMS, check_format, media_type
+from app.web.downloads import bytes_described, send_file, slug
 from app.web.paging import Asked
 from app.web.params import Cascade, Format, ItemId, OptionalId
 from app.web.reading import analyses
@@ -69,7 +69,7 @@ def follow_experiment(
     return stream_topic(given, experiment_topic(item_id), last_event_id, after)
 
 
-@router.get("/{id}/checkpoint", response_class=Response, responses=BYTES)
+@router.get("/{id}/checkpoint", response_class=Response, responses=bytes_described(*PROBLEMS))
 async def get_experiment_checkpoint(
     item_id: ItemId,
     request: Request,
@@ -94,7 +94,7 @@ async def get_experiment_checkpoint(
     path = await given.checkpoints.get(
         ("--experiment", str(item_id), "--run", run), file_format, facts, given.closing
     )
-    return send_file(request, path, name, path.name)
+    return send_file(request, path, name, path.name, media_type(file_format))
 
 
 @router.delete("/{id}", status_code=204, responses=answers(None, 204, 404, 409))

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from app.store import models as store_models
 from app.web.answers import Model, ModelList, answers
-from app.web.downloads import BYTES, send_file
+from app.web.downloads import bytes_described, send_file
 from app.web.multipart import require_unused
 from app.web.paging import Asked
 from app.web.params import Cascade, ItemId
@@ -95,7 +95,7 @@ def get_model(item_id: ItemId, given: Given) -> JSONResponse:
     return JSONResponse(model_view(row))
 
 
-@router.get("/{id}/file", response_class=Response, responses=BYTES)
+@router.get("/{id}/file", response_class=Response, responses=bytes_described())
 def get_model_file(item_id: ItemId, request: Request, given: Given) -> Response:
     """The uploaded bytes, unchanged."""
     with given.store.read() as session:

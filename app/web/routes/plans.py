@@ -11,8 +11,8 @@ from app.domain.errors import Conflict, InvalidInput
 from app.store import plans as store_plans
 from app.store.tables import Plan as PlanRow
 from app.web.answers import Job, Plan, PlanList, answers
-from app.web.checkpoints import FORMATS, check_format
-from app.web.downloads import BYTES, send_file, slug
+from app.web.checkpoints import FORMATS, PROBLEMS, check_format, media_type
+from app.web.downloads import bytes_described, send_file, slug
 from app.web.multipart import display_name
 from app.web.paging import Asked
 from app.web.params import Cascade, Format, ItemId, OptionalId
@@ -104,7 +104,7 @@ def cross_validate_plan(item_id: ItemId, given: Given) -> Response:
     raise InvalidInput("Plans can't be cross-validated yet.", "Measure it on the tune split.")
 
 
-@router.get("/{id}/checkpoint", response_class=Response, responses=BYTES)
+@router.get("/{id}/checkpoint", response_class=Response, responses=bytes_described(*PROBLEMS))
 async def get_plan_checkpoint(
     item_id: ItemId, request: Request, given: Given, file_format: Format = "safetensors"
 ) -> Response:
@@ -121,7 +121,7 @@ async def get_plan_checkpoint(
 
     name, facts = await to_thread.run_sync(look)
     path = await given.checkpoints.get(("--plan", str(item_id)), file_format, facts, given.closing)
-    return send_file(request, path, name, path.name)
+    return send_file(request, path, name, path.name, media_type(file_format))
 
 
 @router.delete("/{id}", status_code=204, responses=answers(None, 204, 404, 409))
