@@ -228,6 +228,7 @@ class Job(BaseModel):
     progress: Progress
     error: Error | None
     subject: Subject | None
+    analysis_id: int | None
     label: str
     created_at: str
     started_at: str | None

@@ -56,11 +56,15 @@ class DatasetState:
 
 @dataclass(frozen=True)
 class ExploreState:
-    """explore.html: `analysis` as GET /api/analyses/{id}; `facts` for the costs of a plan."""
+    """explore.html: `analysis` as GET /api/analyses/{id}; `facts` for the costs of a plan.
+
+    `dataset` has the notes of its import: how the splits came about changes what curves mean.
+    """
 
     analysis: dict[str, Any]
     plans: list[dict[str, Any]]
     plan: dict[str, Any] | None
+    experiments: list[dict[str, Any]]
     facts: dict[str, Any]
     splits: dict[str, int]
     model: dict[str, Any]

@@ -101,10 +101,17 @@ def explore_page(
             analysis=analyses.view(session, found),
             plans=plans.list_plans(session, Paging(PLANS), item_id)[0],
             plan=_chosen_plan(session, item_id, plan),
+            experiments=experiments.list_experiments(session, Paging(PLANS), analysis_id=item_id)[
+                0
+            ],
             facts=model_facts(model, weight_units(model)),
             splits=dataset_view(dataset)["splits"],
             model={"id": model.id, "name": model.name},
-            dataset={"id": dataset.id, "name": dataset.name},
+            dataset={
+                "id": dataset.id,
+                "name": dataset.name,
+                "notes": (dataset.details or {}).get("notes") or [],
+            },
         )
     return given.pages.render("explore.html", page, state)
 

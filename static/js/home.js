@@ -12,7 +12,7 @@ import { kindOf, parseLevels } from "./upload.js";
 import {
   fractionDone,
   isOpen,
-  kindName,
+  jobName,
   problemBox,
   progressWords,
   stateChip,
@@ -108,8 +108,8 @@ function showJobs() {
 }
 
 function jobItem(job) {
-  const href = subjectHref(job.subject);
-  const name = `${kindName(job.kind)} ${job.subject ? `#${job.subject.id}` : ""}`;
+  const href = subjectHref(job);
+  const name = jobName(job);
   const share = fractionDone(job.progress);
   return h(
     "li",
@@ -225,6 +225,13 @@ $("#analyse").addEventListener("click", async () => {
     starting = false;
     showGo();
   }
+});
+
+// Back from the analysis, the browser may show this very page again, with the press still on it.
+addEventListener("pageshow", (event) => {
+  if (!event.persisted) return;
+  starting = false;
+  showGo();
 });
 
 // ------------------------------------------------------------------ drop anywhere

@@ -7,7 +7,7 @@ import { keepFresh } from "./refresh.js";
 import {
   fractionDone,
   isOpen,
-  kindName,
+  jobName,
   problemBox,
   progressWords,
   stateChip,
@@ -59,8 +59,8 @@ function jobTable(jobs) {
 }
 
 function jobRows(job) {
-  const href = subjectHref(job.subject);
-  const name = `${kindName(job.kind)}${job.subject ? ` #${job.subject.id}` : ""}`;
+  const href = subjectHref(job);
+  const name = jobName(job);
   const share = fractionDone(job.progress);
   const row = h(
     "tr",

@@ -13,6 +13,23 @@ const KINDS = {
 const COUNTED = { analyse: "point", retrain: "epoch" };
 
 export const kindName = (kind) => KINDS[kind] ?? kind;
+const NOUNS = { plan: "plan " };
+
+/** "Analysis #3", "Measure plan #7": what a job is called in lists. */
+export function jobName({ kind, subject }) {
+  return kindName(kind) + (subject ? ` ${NOUNS[subject.kind] ?? ""}#${subject.id}` : "");
+}
+
+/** Names for a list to choose from: those that come twice get their number. */
+export function tellApart(items) {
+  const uses = new Map();
+  for (const { name } of items) uses.set(name, (uses.get(name) ?? 0) + 1);
+  return items.map((item) => ({
+    ...item,
+    told: uses.get(item.name) > 1 ? `${item.name} (#${item.id})` : item.name,
+  }));
+}
+
 export const isOpen = (state) => state === "queued" || state === "running";
 
 /** 0 to 1, or null when it is not known. */
@@ -35,8 +52,9 @@ export function timeLeft(progress) {
   return progress?.eta > 0 ? `${duration(progress.eta)} left` : "";
 }
 
-/** Where a job's subject is shown, or null. */
-export function subjectHref(subject) {
+/** Where a job's subject is shown, or null: a plan is shown in its analysis. */
+export function subjectHref({ subject, analysis_id: analysisId }) {
+  if (subject?.kind === "plan" && analysisId) return `/analyses/${analysisId}?plan=${subject.id}`;
   const folder = {
     model: "models",
     dataset: "datasets",

@@ -70,10 +70,15 @@ def finished_run(session: Session, experiment_id: int, name: str) -> Run:
 
 
 def list_experiments(
-    session: Session, asked: Paging, plan_id: int | None = None
+    session: Session,
+    asked: Paging,
+    plan_id: int | None = None,
+    analysis_id: int | None = None,
 ) -> tuple[list[JSON], str | None]:
     statement = _with_neighbours()
     if plan_id is not None:
         statement = statement.where(Experiment.plan_id == plan_id)
+    if analysis_id is not None:
+        statement = statement.where(Plan.analysis_id == analysis_id)
     rows, cursor = fetch(session, statement, Experiment.id, asked)
     return [experiment_summary(row, job, plan, model) for row, job, plan, model in rows], cursor

@@ -21,7 +21,7 @@ def read_job(session: Session, job_id: int) -> JSON:
 
 
 def view(session: Session, job: Job) -> JSON:
-    return job_view(job, labels(session, [job])[job.id])
+    return job_view(job, labels(session, [job])[job.id], analyses_of(session, [job]).get(job.id))
 
 
 def list_jobs(
@@ -33,7 +33,20 @@ def list_jobs(
     rows, cursor = fetch(session, statement, Job.id, asked)
     jobs = [row[0] for row in rows]
     names = labels(session, jobs)
-    return [job_view(job, names[job.id]) for job in jobs], cursor
+    places = analyses_of(session, jobs)
+    return [job_view(job, names[job.id], places.get(job.id)) for job in jobs], cursor
+
+
+def analyses_of(session: Session, jobs: Iterable[Job]) -> dict[int, int]:
+    """The analysis that a plan belongs to, for the jobs that work on one."""
+    plans = {job.id: job.subject_id for job in jobs if job.subject_kind == "plan"}
+    if not plans:
+        return {}
+    found = session.execute(
+        select(Plan.id, Plan.analysis_id).where(Plan.id.in_(set(plans.values())))
+    )
+    places = {row[0]: row[1] for row in found}
+    return {job: places[plan] for job, plan in plans.items() if plan in places}
 
 
 def labels(session: Session, jobs: Iterable[Job]) -> dict[int, str]:

@@ -6,8 +6,11 @@ from app.store.tables import Job, Worker
 from app.web.views.common import JSON, error_view, instant, progress_view
 
 
-def job_view(row: Job, label: str) -> JSON:
-    """GET /api/jobs/{id}. `label` names for people what the job works on."""
+def job_view(row: Job, label: str, analysis_id: int | None = None) -> JSON:
+    """GET /api/jobs/{id}. `label` names for people what the job works on.
+
+    `analysis_id`: where a plan, the subject of a measure job, is shown.
+    """
     subject = None
     if row.subject_kind is not None:
         subject = {"kind": row.subject_kind, "id": row.subject_id}
@@ -20,6 +23,7 @@ def job_view(row: Job, label: str) -> JSON:
         "progress": progress_view(row.progress),
         "error": error_view(row.error),
         "subject": subject,
+        "analysis_id": analysis_id,
         "label": label,
         "cancel_requested": bool(row.cancel_requested),
         "created_at": instant(row.created_at),
