@@ -8,7 +8,7 @@ import { removeWithQuestion } from "./remove.js";
 import { isOpen, problemBox, stateChip } from "./words.js";
 
 const PURPOSE = {
-  train: "calibration and retraining",
+  train: "retraining",
   tune: "curves and thresholds",
   test: "final figures only; nothing is chosen on it",
 };

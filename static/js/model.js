@@ -6,7 +6,7 @@ import { $, h, readState, renew } from "./dom.js";
 import { bytes, count, instant, number, percent, plural } from "./format.js";
 import { keepFresh } from "./refresh.js";
 import { removeWithQuestion } from "./remove.js";
-import { isOpen, problemBox, stateChip } from "./words.js";
+import { isOpen, problemBox, stateChip, tellApart } from "./words.js";
 
 let state = readState();
 let shown = "";
@@ -65,16 +65,39 @@ function showProblem(model) {
   // Exporting again does not help against an operator; that error names what would.
   if (model.error?.code !== "unsupported-operator")
     problem.append(...$("#export-lines").content.cloneNode(true).children);
+  problem.append(h("p", {}, h("a", { href: "/" }, "Upload another file")));
   box.append(problem);
 }
 
+const shapeOf = (dataset) => (dataset.input_shape ?? []).join(" × ");
+
+/** Whether a sample has the shape that the model takes; unknown and free sizes fit. */
+function fits(dataset) {
+  const wanted = state.model.inputs?.[0]?.shape?.slice(1);
+  const given = dataset.input_shape;
+  if (!wanted || !given) return true;
+  return (
+    wanted.length === given.length &&
+    wanted.every((size, axis) => size === null || size === given[axis])
+  );
+}
+
 function showStart() {
-  const ready = state.datasets.filter((dataset) => dataset.status === "ready");
+  // What fits comes first, so that it is what is chosen.
+  const ready = tellApart(state.datasets.filter((dataset) => dataset.status === "ready"))
+    .map((dataset) => ({ ...dataset, fits: fits(dataset) }))
+    .sort((a, b) => b.fits - a.fits);
   $("#new").hidden = state.model.status !== "ready";
   const select = $("#dataset");
   const before = select.value;
   select.replaceChildren(
-    ...ready.map((dataset) => h("option", { value: dataset.id }, dataset.name)),
+    ...ready.map((dataset) =>
+      h(
+        "option",
+        { value: dataset.id },
+        dataset.fits ? dataset.told : `${dataset.told}: ${shapeOf(dataset)}, does not fit`,
+      ),
+    ),
   );
   if (ready.some((dataset) => String(dataset.id) === before)) select.value = before;
   select.disabled = !ready.length;

@@ -1,7 +1,9 @@
 // The page's own state, fetched again: the same view model the server rendered it from.
 
 import { poll } from "./live.js";
-import { ApiError, signInAgain } from "./api.js";
+import { ApiError, get, signInAgain } from "./api.js";
+
+const AWAY = 1000;
 
 /** @returns {Promise<object>} the state a reload would show */
 export async function refetchState() {
@@ -26,6 +28,16 @@ export function showJobsCount(running) {
   badge.hidden = running === 0;
 }
 
+/** Asks how many jobs run: for pages that follow one thing only. */
+export async function refreshJobsCount() {
+  try {
+    const { items } = await get("/api/jobs?state=running&limit=100");
+    showJobsCount(items.length);
+  } catch {
+    // The lost-connection bar of the page's own stream says it.
+  }
+}
+
 /**
  * Keeps `show(state)` up to date for as long as `isBusy(state)`; the returned function looks at
  * once and starts again, after something was started or stopped here.
@@ -38,14 +50,22 @@ export function keepFresh(show, isBusy, state, seconds = 1.5) {
       ? poll(async () => {
           const next = await refetchState();
           show(next);
+          if (!isBusy(next)) stop = null;
           return isBusy(next);
         }, seconds)
       : null;
   };
   watch(state);
-  return async () => {
+  const look = async () => {
     const next = await refetchState();
     show(next);
     watch(next);
   };
+  // Another tab may have started something while nobody looked at this one.
+  let seen = Date.now();
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) seen = Date.now();
+    else if (!stop && Date.now() - seen > AWAY) look().catch(() => {});
+  });
+  return look;
 }

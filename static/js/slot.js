@@ -5,6 +5,7 @@ import { h } from "./dom.js";
 import { bytes, count, number, percent } from "./format.js";
 import { toastError } from "./toast.js";
 import { Cancelled, upload } from "./upload.js";
+import { tellApart } from "./words.js";
 
 const ASK_EVERY = 600;
 
@@ -257,7 +258,7 @@ export class Slot {
         },
       },
       h("option", { value: "" }, "or from here…"),
-      this.known.map((item) => h("option", { value: item.id }, item.name)),
+      tellApart(this.known).map((item) => h("option", { value: item.id }, item.told)),
     );
   }
 }

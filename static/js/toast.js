@@ -2,10 +2,14 @@
 
 /**
  * @param {string} text
- * @param {{kind?: "info" | "error", seconds?: number}} [options] errors stay until they are closed
+ * @param {{kind?: "info" | "error", seconds?: number}} [options] errors stay until they are
+ *   closed, and so does everything with 0 seconds
+ * @returns {() => void} closes it
  */
 export function toast(text, { kind = "info", seconds = kind === "error" ? 0 : 4 } = {}) {
   const box = document.getElementById("toasts");
+  // The same sentence twice says no more than once.
+  for (const old of box.children) if (old.firstElementChild.textContent === text) old.remove();
   const note = document.createElement("div");
   note.className = `toast ${kind}`;
   const words = document.createElement("span");
@@ -20,6 +24,7 @@ export function toast(text, { kind = "info", seconds = kind === "error" ? 0 : 4 
   box.append(note);
   while (box.children.length > 4) box.firstElementChild.remove();
   if (seconds) setTimeout(() => note.remove(), seconds * 1000);
+  return () => note.remove();
 }
 
 /** Shows any error; one from the server has its own sentence and its own advice. */
