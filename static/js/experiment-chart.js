@@ -45,10 +45,11 @@ function spread(labels, least = 13) {
 
 /**
  * @param {HTMLElement} element
- * @param {{runs: object[], epochs: number, dense: number | null, kind: "stretched" | "linear"}}
- *   what `dense`: accuracy of the unpruned network on the same split as the epochs
+ * @param {{runs: object[], epochs: number, dense: number | null, denseLoss: number | null,
+ *   kind: "stretched" | "linear"}} what `dense`, `denseLoss`: accuracy and loss of the unpruned
+ *   network on the same split as the epochs
  */
-export function drawTrajectories(element, { runs, epochs, dense, kind }) {
+export function drawTrajectories(element, { runs, epochs, dense, denseLoss, kind }) {
   const drawn = runs.filter((run) => run.trajectory.length);
   if (!drawn.length) return;
   const narrow = element.clientWidth < 560;
@@ -64,6 +65,7 @@ export function drawTrajectories(element, { runs, epochs, dense, kind }) {
   const ticks = accuracyTicks(kind, bottom, Math.min(1, top), scale, accuracyHeight);
   const losses = drawn
     .flatMap((run) => run.trajectory.flatMap((row) => [row.tune_loss, row.train_loss]))
+    .concat(denseLoss ?? [])
     .filter((value) => value > 0);
   const lossRange = losses.length
     ? [Math.log10(Math.min(...losses)) - 0.08, Math.log10(Math.max(...losses)) + 0.08]
@@ -203,6 +205,18 @@ export function drawTrajectories(element, { runs, epochs, dense, kind }) {
   const shapes = [];
   if (dense !== null) {
     shapes.push({ ...hairline, xref: "paper", x0: 0, x1: 1, y0: scale(dense), y1: scale(dense) });
+  }
+  if (denseLoss > 0) {
+    const level = { yref: "y2", y0: denseLoss, y1: denseLoss };
+    shapes.push({ ...hairline, xref: "paper", x0: 0, x1: 1, ...level });
+    annotations.push(
+      note(1, Math.log10(denseLoss), narrow ? "dense" : `dense ${loss(denseLoss)}`, {
+        xref: "paper",
+        yref: "y2",
+        xshift: 6,
+        font: { size: 11, color: colours.soft },
+      }),
+    );
   }
   const plan = drawn.find((run) => run.name === "plan");
   const best = plan ? bestEpoch(plan) : null;

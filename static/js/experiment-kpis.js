@@ -15,8 +15,8 @@ function kpi(kind, title, value, unit, sub) {
   );
 }
 
-/** The strip of key numbers. */
-export function keyNumbers(experiment, plan) {
+/** The strip of key numbers. `onTune`: the dense network on the split of the epochs. */
+export function keyNumbers(experiment, plan, onTune) {
   const run = experiment.runs.find((one) => one.name === "plan");
   const { settings = {}, baseline } = experiment;
   const best = run ? bestEpoch(run) : null;
@@ -40,7 +40,7 @@ export function keyNumbers(experiment, plan) {
         `Best so far, epoch ${best.epoch}`,
         percentValue(best.tune_accuracy),
         "%",
-        `${interval(best.low, best.high)}\u2002on tune`,
+        `${interval(best.low, best.high)}\u2002on tune${onTune ? `, n = ${number(onTune.samples)}` : ""}`,
       ),
     );
   } else cells.push(kpi("", "Best so far", "–", "", "no epoch yet"));

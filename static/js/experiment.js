@@ -9,13 +9,13 @@ import { allRuns, isOver, runName, takeEpoch, takeRun } from "./experiment-model
 import { beforeAfter, downloads, epochTable, equalSize } from "./experiment-tables.js";
 import { ago, number, plural } from "./format.js";
 import { follow, poll } from "./live.js";
-import { refetchState } from "./refresh.js";
+import { refetchState, refreshJobsCount } from "./refresh.js";
 import { removeWithQuestion } from "./remove.js";
 import { toastError } from "./toast.js";
 import { fractionDone, problemBox, stateChip, timeLeft } from "./words.js";
 
 let { experiment, plan, model } = readState();
-let denseOnTune = null;
+let onTune = null;
 let chosen = "plan";
 let scale = "stretched";
 let stream = null;
@@ -24,15 +24,20 @@ const redraw = redrawing(() =>
   drawTrajectories($("#chart"), {
     runs: allRuns(experiment),
     epochs: Math.max(1, experiment.settings?.epochs ?? 1),
-    dense: denseOnTune,
+    dense: onTune?.accuracy ?? null,
+    denseLoss: onTune?.loss ?? null,
     kind: scale,
   }),
 );
 
+let lastStatus = null;
+
 function show() {
+  if (experiment.status !== lastStatus && lastStatus !== null) refreshJobsCount();
+  lastStatus = experiment.status;
   const runs = allRuns(experiment);
   showStatus(runs);
-  renew($("#kpis"), keyNumbers(experiment, plan));
+  renew($("#kpis"), keyNumbers(experiment, plan, onTune));
   const hasEpochs = runs.some((run) => run.trajectory.length);
   $("#chart").hidden = !hasEpochs;
   $("#scale").hidden = !hasEpochs;
@@ -159,21 +164,26 @@ function showEpochs(runs) {
 }
 
 async function cancel(event) {
-  event.currentTarget.disabled = true;
+  const button = event.currentTarget;
+  button.disabled = true;
   try {
     await post(`/api/jobs/${experiment.job_id}/cancel`);
     await reload();
   } catch (error) {
+    button.disabled = false;
     toastError(error);
   }
 }
 
-async function retry() {
+async function retry(event) {
+  const button = event.currentTarget;
+  button.disabled = true;
   try {
     await post(`/api/jobs/${experiment.job_id}/retry`);
     await reload();
     listen();
   } catch (error) {
+    button.disabled = false;
     toastError(error);
   }
 }
@@ -223,6 +233,8 @@ function soon() {
   });
 }
 
+// The sentence above the chart comes and goes, and takes its height from it.
+new ResizeObserver(() => $("#chart").hidden || redraw()).observe($("#chart"));
 $("#scale").addEventListener("change", (event) => {
   scale = event.target.value;
   redraw();
@@ -263,7 +275,7 @@ poll(async () => {
 // The dense network on the tune split: a fact of the analysis, drawn as soon as it is known.
 get(`/api/analyses/${experiment.analysis_id ?? plan?.analysis_id}`)
   .then((analysis) => {
-    denseOnTune = analysis.baseline?.accuracy ?? null;
+    onTune = analysis.baseline;
     show();
   })
   .catch(() => {});
