@@ -196,7 +196,7 @@ export class Chart {
       ends.push({ unit, end, isSelected, y: g.y(end.accuracy) });
     }
     const taken = [g.y(baseline), g.y(baseline - store.tolerance)];
-    return placeLabels(ends, taken, { bottom: g.height - g.margin.b + 4, most: 6 }).map(
+    return placeLabels(ends, taken, { bottom: g.height - g.margin.b - 6, most: 6 }).map(
       ({ unit, end, isSelected, y, shift }) => {
         const room = (g.width - g.x(end.sparsity) - 10) / GLYPH;
         const text = plotlyText(cutStart(unit.label, Math.floor(room)));

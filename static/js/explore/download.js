@@ -39,15 +39,16 @@ export function wireDownload(store) {
     if (!button || busy) return;
     busy = true;
     menu.setAttribute("aria-busy", "true");
+    const done = toast("Preparing the file…", { seconds: 0 });
     try {
       const plan = await ensurePlan(store);
       const url = `/api/plans/${plan.id}/checkpoint?format=${button.dataset.format}`;
-      toast("Preparing the file…", { seconds: 2 });
       await prepare(url);
       goTo(url);
     } catch (error) {
       toastError(error);
     } finally {
+      done();
       busy = false;
       menu.removeAttribute("aria-busy");
     }

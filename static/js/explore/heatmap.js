@@ -1,8 +1,8 @@
 // Loss by layer: the same points as the chart, one row a layer, colour classes instead of lines.
 // Each colour class is one SVG path, so that five hundred layers stay cheap.
 
-import { svg } from "../dom.js";
-import { percent, pp } from "../format.js";
+import { $$, svg } from "../dom.js";
+import { percent, plural, pp } from "../format.js";
 import { cutStart, isNarrow, margins } from "./chart.js";
 import { toSparsity } from "./store.js";
 
@@ -108,6 +108,7 @@ export class Heatmap {
     const { store } = this;
     const paths = Array.from({ length: CLASSES }, () => []);
     const missing = [];
+    const spared = [];
     const column = new Map(store.grid.map((sparsity, index) => [sparsity, index]));
     for (const [id, row] of this.rowOf) {
       const seen = new Set();
@@ -115,13 +116,20 @@ export class Heatmap {
         const index = column.get(point.sparsity);
         if (index === undefined) continue;
         seen.add(index);
-        paths[lossClass(store.baseline.accuracy - point.accuracy)].push(this.rect(row, index));
+        // Where nothing was removed there is no loss to show: not the palest blue, but none.
+        const path = point.achieved === 0
+          ? spared : paths[lossClass(store.baseline.accuracy - point.accuracy)];
+        path.push(this.rect(row, index));
       }
       for (const index of column.values()) {
         if (!seen.has(index)) missing.push(this.centre(row, index));
       }
     }
+    for (const [name, shown] of [["spared", spared.length], ["missing", missing.length]]) {
+      for (const key of $$(`[data-key=${name}]`)) key.hidden = !shown;
+    }
     return [
+      svg("path", { class: "spared", d: spared.join("") }),
       ...paths.map((d, index) => svg("path", { class: `loss-${index}`, d: d.join("") })),
       svg("path", { class: "missing", d: missing.join("") }),
     ];
@@ -231,9 +239,11 @@ export class Heatmap {
     const level = store.grid[index];
     const point = store.curves.get(unit.id).find((p) => p.sparsity === level);
     tip.firstElementChild.textContent = unit.label;
-    tip.lastElementChild.textContent = `${percent(level, 0)} removed: ` + (point
-      ? `${percent(point.accuracy)} (${pp(point.accuracy - store.baseline.accuracy)})`
-      : "not measured yet");
+    tip.lastElementChild.textContent = point?.achieved === 0
+      ? `${percent(level, 0)} of ${plural(unit.size, "weight")}: nothing removed`
+      : `${percent(level, 0)} removed: ` + (point
+        ? `${percent(point.accuracy)} (${pp(point.accuracy - store.baseline.accuracy)})`
+        : "not measured yet");
     tip.style.left = `${this.box.offsetLeft + Math.min(x + 14, width - tip.offsetWidth - 4)}px`;
     const above = y + 30 + tip.offsetHeight > this.box.clientHeight;
     tip.style.top = `${this.box.offsetTop + (above ? y - tip.offsetHeight - 10 : y + 16)}px`;

@@ -28,7 +28,7 @@ export class Kpis {
     };
     $("#kpi-macs").hidden = !facts.total_macs;
     store.on(
-      ["thresholds", "points", "baseline", "plans", "work", "size", "theme", "clock"],
+      ["thresholds", "points", "baseline", "status", "plans", "work", "size", "theme", "clock"],
       () => this.draw(),
     );
     this.draw();
@@ -88,7 +88,7 @@ export class Kpis {
     if (!predicted) {
       put("k-pred", "–");
       put("k-pred-d", "");
-      put("k-pred-s", "waiting for the baseline");
+      put("k-pred-s", store.live ? "waiting for the baseline" : "no baseline was measured");
       return;
     }
     put("k-pred", percentValue(predicted.accuracy));
@@ -114,7 +114,10 @@ export class Kpis {
     if (!measured) {
       put("k-meas-v", "–");
       put("k-meas-d", "");
-      put("k-meas-s", store.nothingChosen ? "choose thresholds, then measure" : "press Measure to run this plan");
+      const busy = store.work !== null && !store.work.error;
+      const next = store.nothingChosen
+        ? "choose thresholds, then measure" : "press Measure to run this plan";
+      put("k-meas-s", busy ? "being measured" : next);
       return;
     }
     put("k-meas-v", percentValue(measured.accuracy));

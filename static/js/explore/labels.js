@@ -26,9 +26,11 @@ export function placeLabels(labels, taken, { bottom = Infinity, most = 6 } = {})
   const others = labels.filter((label) => !label.isSelected).sort((a, b) => b.y - a.y);
   for (const label of others) {
     if (placed.length > most) break;
-    if (label.y > bottom || !free(label.y)) continue;
-    used.push(label.y);
-    placed.push({ ...label, shift: 0 });
+    // A curve that ends on the floor has its name just above it, not cut by the axis.
+    const y = Math.min(label.y, bottom);
+    if (label.y > bottom + LINE || !free(y)) continue;
+    used.push(y);
+    placed.push({ ...label, shift: y - label.y });
   }
   return placed;
 }

@@ -56,7 +56,7 @@ export class LayerTable {
       h("td", { class: "c-name" },
         h("button", { class: "lname", type: "button", title },
           h("span", { class: "path" },
-            h("span", { class: "pre" }, h("bdi", {}, head)), h("span", { class: "leaf" }, leaf)),
+            h("span", { class: "pre" }, h("bdi", {}, head)), h("span", { class: "leaf" }, h("bdi", {}, leaf))),
           h("span", { class: "share", style: { "--share": String((100 * unit.size) / largest) } },
             h("i")))),
       h("td", { class: "c-sl" },
@@ -94,6 +94,7 @@ export class LayerTable {
       points: store.curves.get(id), expected: store.grid.length,
       baseline: store.baseline?.accuracy ?? null, tolerance: store.tolerance, live: store.status === "running",
       level, removed: removedCount(toSparsity(level), store.byId.get(id).size),
+      size: store.byId.get(id).size,
     });
     const key = `${chip.kind}|${chip.word}|${chip.title}`;
     if (key === row.chipKey) return;
@@ -122,6 +123,9 @@ export class LayerTable {
     const { baseline, curves } = this.store;
     const start = `${levelText(level)} percent`;
     const points = curves.get(id);
+    if (level > 0 && removedCount(toSparsity(level), this.store.byId.get(id).size) === 0) {
+      return `${start}, nothing removed`;
+    }
     if (!baseline || !points.length) return start;
     const { accuracy } = readAt(points, baseline.accuracy, toSparsity(level));
     return `${start}, ${(accuracy * 100).toFixed(1)} percent accuracy with this layer alone`;

@@ -34,6 +34,7 @@ export class Measure {
     if (this.busy) return "A measurement is running.";
     if (!store.units.length) return "There is nothing to prune in this model.";
     if (!store.baseline) return "The baseline is not measured yet.";
+    if (store.nothingChosen) return "Choose thresholds first.";
     const current = store.currentPlan();
     if (current && store.measurement(current)) return "This plan is measured.";
     return "";

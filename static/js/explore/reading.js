@@ -1,6 +1,6 @@
 // What a curve says: its knee, whether the noise decides it, what state its layer is in. Pure.
 
-import { interpolate, pairedDeviation, Z95 } from "./prediction.js";
+import { interpolate, pairedDeviation, removedCount, Z95 } from "./prediction.js";
 
 /** A knee below this is called fragile. */
 export const FRAGILE_BELOW = 0.45;
@@ -60,14 +60,14 @@ export function collapse(points, baseline, drop = 0.2) {
 /**
  * What the chip of a layer says.
  *
- * @returns {{kind: "plain" | "warn" | "danger" | "live", icon: string | null, word: string,
+ * @returns {{kind: "plain" | "warn" | "warn two" | "danger" | "live", icon: string | null, word: string,
  *   knee: number | null, title: string}}
  */
-export function chipOf({ points, expected, baseline, tolerance, live, level, removed }) {
+export function chipOf({ points, expected, baseline, tolerance, live, level, removed, size }) {
   const limit = `${(tolerance * 100).toFixed(1).replace(/\.0$/, "")}\u202fpp`;
   if (level > 0 && removed === 0) {
     return {
-      kind: "warn", icon: null, word: "nothing removed", knee: null,
+      kind: "warn two", icon: null, word: "nothing removed", knee: null,
       title: "the threshold is less than half a weight of this layer",
     };
   }
@@ -83,16 +83,23 @@ export function chipOf({ points, expected, baseline, tolerance, live, level, rem
   }
   const { knee, holds, noisy } = readKnee(points, baseline, tolerance);
   const percent = `${Math.floor(knee * 100 + 1e-9)}\u202f%`;
+  const spared = removedCount(knee, size) === 0;
+  if (spared && holds) {
+    return {
+      kind: "warn two", icon: null, word: "nothing removed", knee,
+      title: `no level up to ${percent} removes one of its ${size} weights: the curve says nothing`,
+    };
+  }
   if (noisy) {
     return {
       kind: "warn", icon: "noise", word: "noise", knee,
       title: `knee at ${percent}, but the drop crosses ${limit} more than once within its noise`,
     };
   }
-  if (!holds && knee < FRAGILE_BELOW) {
+  if (!holds && (knee < FRAGILE_BELOW || spared)) {
     return {
       kind: "danger", icon: "warn", word: "fragile", knee,
-      title: `loses more than ${limit} beyond ${percent}`,
+      title: `loses more than ${limit} beyond ${percent}${spared ? ", where nothing is removed yet" : ""}`,
     };
   }
   return {

@@ -2,7 +2,7 @@
 // table of numbers.
 
 import { $, h } from "../dom.js";
-import { interval, loss, number, percent, percentValue, pp, SPACE } from "../format.js";
+import { interval, loss, number, percent, percentValue, plural, pp, SPACE } from "../format.js";
 import { removedCount } from "./prediction.js";
 import { collapse, readAt, readKnee } from "./reading.js";
 import { toLevel, toPercent, toSparsity } from "./store.js";
@@ -18,13 +18,16 @@ function parts(store) {
   const sparsity = toSparsity(level);
   const points = store.curves.get(unit.id);
   const result = [h("span", { class: "mono", title: unit.id }, unit.label)];
-  if (!store.baseline) return [...result, h("span", {}, "waiting for the baseline")];
+  if (!store.baseline) return [...result, h("span", {}, store.live ? "waiting for the baseline" : "not measured")];
   if (!points.length) return [...result, h("span", {}, "not measured yet")];
   const baseline = store.baseline.accuracy;
   const digits = level % 10_000 ? 1 : 0;
-  if (level > 0) {
+  const removed = removedCount(sparsity, unit.size);
+  if (level > 0 && removed === 0) {
+    result.push(h("span", { class: "chip warn" },
+      `${percent(sparsity, digits)} of ${plural(unit.size, "weight")}: nothing removed`));
+  } else if (level > 0) {
     const { accuracy, half, difference } = readAt(points, baseline, sparsity);
-    const removed = removedCount(sparsity, unit.size);
     result.push(h("span", {
       title: `${number(removed)} of ${number(unit.size)} weights; ± is the 95 % interval of the drop, on the same samples`,
     },
@@ -37,8 +40,12 @@ function parts(store) {
   } else result.push(h("span", {}, "nothing removed"));
   const { knee, holds } = readKnee(points, baseline, store.tolerance);
   const limit = pp(-store.tolerance, store.tolerance * 1000 % 10 ? 1 : 0);
-  result.push(h("span", {}, `holds ${limit} up to `, bold(percent(knee, 0)),
-    holds ? ", the last level" : ""));
+  if (removedCount(knee, unit.size) === 0) {
+    result.push(h("span", {}, "nothing is removed up to ", bold(percent(knee, 0))));
+  } else {
+    result.push(h("span", {}, `holds ${limit} up to `, bold(percent(knee, 0)),
+      holds ? ", the last level measured" : ""));
+  }
   const fallen = collapse(points, baseline);
   result.push(fallen
     ? h("span", {}, "falls to ", bold(percent(fallen.accuracy, 0)), ` at ${percent(fallen.sparsity, 0)}`)
@@ -60,7 +67,7 @@ export function followReadout(store) {
       spoken.textContent = [...line.children].map((part) => part.textContent).join(", ");
     }, QUIET);
   };
-  store.on(["thresholds", "selection", "points", "baseline", "tolerance"], draw);
+  store.on(["thresholds", "selection", "points", "baseline", "status", "tolerance"], draw);
   draw();
 }
 

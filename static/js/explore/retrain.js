@@ -3,7 +3,7 @@
 import { post } from "../api.js";
 import { openDialog } from "../dialog.js";
 import { $, $$ } from "../dom.js";
-import { number, plural } from "../format.js";
+import { number, percent, plural, SPACE } from "../format.js";
 import { ensurePlan } from "./plans.js";
 
 /** @param {import("./store.js").Store} store @param {import("./kpis.js").Kpis} kpis */
@@ -43,13 +43,22 @@ export function wireRetrain(store, kpis) {
   };
   form.addEventListener("input", describe);
 
+  /** What the plan does before retraining: measured where it is, predicted with its ± otherwise. */
+  const expected = () => {
+    const measured = store.measurement(store.currentPlan());
+    if (measured) return `${percent(measured.accuracy)} measured before retraining`;
+    const predicted = kpis.predict();
+    if (!predicted) return "";
+    const half = `±${SPACE}${number(predicted.half * 100, 1)}`;
+    return `${percent(predicted.accuracy)} (${half}) predicted before retraining`;
+  };
+
   button.addEventListener("click", () => {
     problem.hidden = true;
-    const sparsity = $("#k-sparsity").textContent;
-    const predicted = kpis.predict();
-    $("#retrain-plan").textContent =
-      `Starts from the present plan: ${sparsity} % of the weights removed` +
-      (predicted ? `, ${number(predicted.accuracy * 100, 1)} % predicted before retraining.` : ".");
+    submit.disabled = false;
+    $("#retrain-plan").textContent = `Starts from the present plan: ` +
+      [`${$("#k-sparsity").textContent}${SPACE}% of the weights removed`, expected()]
+        .filter(Boolean).join(", ") + ".";
     describe();
     openDialog(dialog);
   });
@@ -71,10 +80,10 @@ export function wireRetrain(store, kpis) {
       });
       location.assign(`/experiments/${experiment.id}`);
     } catch (error) {
+      // Only then: a second press while the browser is on its way would start a second experiment.
+      submit.disabled = false;
       problem.textContent = [error.message, error.hint].filter(Boolean).join(" ");
       problem.hidden = false;
-    } finally {
-      submit.disabled = false;
     }
   });
 

@@ -1,10 +1,11 @@
 // How the analysis is doing: the pill in the top bar, the sentence when it has failed or stopped,
 // the announcement at every quarter, and the event stream behind all of it.
 
-import { post } from "../api.js";
+import { get, post } from "../api.js";
 import { $ } from "../dom.js";
-import { duration, number } from "../format.js";
+import { duration, number, plural } from "../format.js";
 import { follow } from "../live.js";
+import { refreshJobsCount } from "../refresh.js";
 import { toastError } from "../toast.js";
 
 /** The quarter last passed: 0, 25, 50, 75 or 100. */
@@ -20,6 +21,12 @@ export class Status {
     $("#run-cancel").addEventListener("click", () => this.act("cancel", $("#run-cancel")));
     $("#run-retry").addEventListener("click", () => this.act("retry", $("#run-retry")));
     store.on(["status", "points", "baseline"], () => this.draw());
+    let before = null;
+    store.on(["status", "work"], () => {
+      const now = `${store.status} ${store.work?.phase ?? ""}`;
+      if (before !== now) refreshJobsCount();
+      before = now;
+    });
     this.draw();
   }
 
@@ -68,8 +75,8 @@ export class Status {
     const { store } = this;
     const n = store.baseline ? `, n = ${number(store.baseline.samples)} per point` : "";
     $("#foot-points").textContent =
-      `${number(done)} of ${number(total)} points, ${number(store.units.length)} ` +
-      `${store.units.length === 1 ? "layer" : "layers"} × ${number(store.grid.length)} levels${n}`;
+      `${number(done)} of ${plural(total, "point")}, ${plural(store.units.length, "layer")} × ` +
+      `${plural(store.grid.length, "level")}${n}`;
   }
 
   drawProblem(done, total) {
@@ -123,14 +130,42 @@ export class Status {
   }
 }
 
-/** Follows the analysis' event stream from where the page's own state ends. */
+/**
+ * Follows the analysis' event stream from where the page's own state ends.
+ *
+ * What an earlier analysis of the same network and data has measured is no news, so no event tells
+ * of it; but a page that was opened before the worker had looked doesn't have it either. It asks
+ * once when points come without a baseline, and once more at the end.
+ */
 export function followAnalysis(store, measure) {
+  let asking = false;
+  const catchUp = async () => {
+    if (asking) return;
+    asking = true;
+    try {
+      const { baseline, curves } = await get(`/api/analyses/${store.analysis.id}`);
+      for (const { unit, criterion, points } of curves) {
+        store.addPoints(points.map((point) => ({ unit, criterion, ...point })));
+      }
+      if (baseline && !store.baseline) store.setBaseline(baseline);
+    } catch {
+      // The lost-connection bar says it; the next event asks again.
+    } finally {
+      asking = false;
+    }
+  };
   return follow(`/api/analyses/${store.analysis.id}/events`, {
     after: store.analysis.event_id ?? 0,
     handlers: {
-      status: (data) => store.setStatus(data),
+      status: (data) => {
+        store.setStatus(data);
+        if (!store.live) catchUp();
+      },
       baseline: (data) => store.setBaseline(data),
-      points: (data) => store.addPoints(data.points),
+      points: (data) => {
+        store.addPoints(data.points);
+        if (!store.baseline) catchUp();
+      },
       job: (data) => measure.onJob(data),
       measurement: (data) => measure.onMeasurement(data),
     },
