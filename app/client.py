@@ -139,14 +139,16 @@ class Client:
         """Export a network, upload it with a data set, and start an analysis.
 
         `model` is an `nn.Module` (left in the mode it was in), `example_inputs` one tensor or a
-        tuple of them with a batch of at least 2, `dataset` a file or a dict of the arrays that the
-        contract names (`x`, `y`, or `x_tune`, `y_tune`, …).
+        tuple of them with a batch of at least 2, `dataset` a file or a dict of the arrays (or
+        tensors) that the contract names (`x`, `y`, or `x_tune`, `y_tune`, …).
+
+        Raises InvalidInput before anything is sent, RequestFailed for what the server says.
         """
         with tempfile.TemporaryDirectory() as folder:
             model_path = Path(folder) / "model.pt2"
+            dataset_path = self._dataset_file(dataset, Path(folder))
             report("exporting")
             export(model, example_inputs, model_path)
-            dataset_path = self._dataset_file(dataset, Path(folder))
             return self.push_files(
                 model_path,
                 dataset_path,
@@ -210,17 +212,38 @@ class Client:
 
     def _dataset_file(self, dataset: str | Path | Mapping[str, np.ndarray], folder: Path) -> Path:
         if isinstance(dataset, str | Path):
+            if not Path(dataset).is_file():
+                raise InvalidInput(f"There is no file {dataset}.", "Give a path to an .npz file.")
             return Path(dataset)
         path = folder / "dataset.npz"
-        np.savez(path, **{key: np.asarray(value) for key, value in dataset.items()})
+        np.savez(path, **{key: as_array(key, value) for key, value in dataset.items()})
         return path
+
+
+def as_array(name: str, value: Any) -> np.ndarray:
+    """Arrays, lists, and tensors wherever they live. Raises InvalidInput for anything else."""
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+    else:
+        if array.dtype != object:
+            return array
+        reason = "it holds Python objects"
+    raise InvalidInput(
+        f"{name} can't be made an array: {reason}",
+        "Every sample must have the same shape and hold numbers.",
+    )
 
 
 def export(model: Any, example_inputs: Any, path: Path) -> None:
     """Write a network as `.pt2` with a free batch dimension. Raises InvalidInput if it can't be."""
     import torch  # only in the user's own process, which has it; the server never comes here
 
-    inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
+    given = example_inputs
+    inputs = tuple(given) if isinstance(given, tuple | list) else (given,)
     training = model.training
     try:
         program = torch.export.export(
