@@ -36,6 +36,7 @@ from worker.engine.graph import CanonicalModel
 from worker.engine.masks import MaskSet
 from worker.engine.units import weight_units
 from worker.failures import describe
+from worker.limits import limit_memory, lower_priority
 from worker.recipe import recipe_document
 from worker.tasks.retrain import PLAN_RUN, load_state
 
@@ -138,6 +139,8 @@ def masks_for(
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 def main(**arguments: Any) -> None:
     """Write one checkpoint; an error is one line of JSON on stderr and exit code 1."""
+    lower_priority()
+    limit_memory()
     settings = Settings()
     torch.set_num_threads(1)
     try:
