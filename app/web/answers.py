@@ -52,6 +52,8 @@ class Unit(BaseModel):
     shape: list[int]
     members: list[str]
     layer: str
+    macs: int
+    itemsize: int
     prunable: bool
     reason: str | None
 
@@ -62,6 +64,7 @@ class ModelSummary(BaseModel):
     format: str
     sha256: str
     bytes: int
+    architecture: str | None
     status: Status
     error: Error | None
     parameters: int | None
@@ -160,6 +163,8 @@ class Measurement(Accuracy):
     flips: int | None
     lost: int | None
     gained: int | None
+    baseline: dict[str, Any] | None
+    created_at: str
 
 
 class Plan(BaseModel):
@@ -230,6 +235,7 @@ class Job(BaseModel):
     subject: Subject | None
     analysis_id: int | None
     label: str
+    cancel_requested: bool
     created_at: str
     started_at: str | None
     finished_at: str | None
