@@ -69,7 +69,7 @@ types: .venv/test
 imports: .venv/test
 	$(BIN)/lint-imports
 
-unit contract integration browser crash: .venv/test
+unit contract integration browser crash attacks: .venv/test
 	$(PYTEST) tests/$@
 
 benchmark: .venv/test
