@@ -70,6 +70,7 @@ FAULTS: list[tuple[dict[str, object], str, str]] = [
     ({"x_tune.0": X, "x_tune.2": X, "y_tune": Y}, "x_tune.1 is missing", "without a gap"),
     ({"x_tune.0": X, "x_tune.1": X[:4], "y_tune": Y}, "x_tune.1 has 4 samples", "same length"),
     ({"x": X[:3], "y": Y[:3]}, "3 samples are too few", "more samples"),
+    ({"x": X[:1], "y": Y[:1]}, "1 sample is too few", "more samples"),
 ]  # fmt: skip
 
 
@@ -148,6 +149,8 @@ GOOD = [("x_tune.npy", _npy(X)), ("y_tune.npy", _npy(Y))]
         ([*GOOD, GOOD[0]], "two arrays named 'x_tune'"),
         ([("a/data.pkl", b"x"), *GOOD], "torch.save"),
         ([("readme.txt", b"x")], "no arrays"),
+        ([("net/archive_format", b"pt2"), ("net/data/weights/w_0", b"x")], "Upload it as a model"),
+        ([("train/cat/1.JPG", b"x"), ("train/dog/1.JPG", b"x")], "archive of images"),
         ([("x_tune.npy", b"nothing"), GOOD[1]], "no readable .npy header"),
         ([("x_tune.npy", _npy(X)[:-4]), GOOD[1]], r"takes 72 bytes, but holds 68"),
         ([("x_tune.npy", _npy(X) + b"more"), GOOD[1]], r"takes 72 bytes, but holds 76"),

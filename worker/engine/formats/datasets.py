@@ -186,7 +186,7 @@ def _rows(
         train = np.setdiff1d(rest, tune, assume_unique=True)
         if not (len(test) and len(tune)):
             raise InvalidFile(
-                f"{len(whole)} samples are too few to be split into train, tune and test.",
+                f"{_samples(len(whole))} too few to be split into train, tune and test.",
                 "Give more samples (several of each class), or name the splits yourself: "
                 "x_tune, y_tune, …",
             )
@@ -210,6 +210,10 @@ def _rows(
         " trained on them looks better there than it is; bring x_tune and y_tune to avoid that."
     )
     return {"train": ("train", train), "tune": ("train", tune), "test": ("test", None)}
+
+
+def _samples(number: int) -> str:
+    return "1 sample is" if number == 1 else f"{number} samples are"
 
 
 def _dtype_notes(npz: NpzFile, contents: checks.Contents) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from numpy.lib import format as npy
@@ -13,6 +14,7 @@ from app.domain.errors import InvalidFile, UnsafeFile
 
 MAX_MEMBERS = 256
 MAX_NAME = 200
+IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 MAX_DIRECTORY = 4 << 20
 MAX_INFLATED = 64 << 30
 # Deflate can't do better than about 1030:1. Sorted labels come close to that honestly, large sample
@@ -95,8 +97,23 @@ def read_directory(
     if inflated > RATIO_COUNTS_FROM and inflated > MAX_RATIO * packed:
         raise _bomb("All arrays together", packed, inflated)
     if not members:
-        raise InvalidFile("The archive holds no arrays (no .npy entries).", SAVE_HINT)
+        raise _no_arrays(others)
     return archive, members, tuple(others)
+
+
+def _no_arrays(entries: Sequence[str]) -> InvalidFile:
+    names = [entry.lower().rpartition("/")[2] for entry in entries]
+    if "archive_format" in names:
+        return InvalidFile(
+            "This is a network made with torch.export (.pt2), not a data set.",
+            "Upload it as a model. " + SAVE_HINT,
+        )
+    if any(name.endswith(IMAGES) for name in names):
+        return InvalidFile(
+            "This is an archive of images, which can't be read yet.",
+            "Load the images into one array. " + SAVE_HINT,
+        )
+    return InvalidFile("The archive holds no arrays (no .npy entries).", SAVE_HINT)
 
 
 def _check_member(info: zipfile.ZipInfo) -> None:
