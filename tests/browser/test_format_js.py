@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import random
-import shutil
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -16,7 +15,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from app.paths import static_dir
 
@@ -38,19 +37,16 @@ class _Quiet(SimpleHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def page() -> Iterator[Page]:
+def page(browser: Browser) -> Iterator[Page]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(static_dir())))
     threading.Thread(target=server.serve_forever, daemon=True).start()
+    context = browser.new_context(timezone_id="Europe/Berlin")
     try:
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(
-                executable_path=shutil.which("chromium"), args=["--no-sandbox"]
-            )
-            tab = browser.new_context(timezone_id="Europe/Berlin").new_page()
-            tab.goto(f"http://127.0.0.1:{server.server_address[1]}/js/")
-            yield tab
-            browser.close()
+        tab = context.new_page()
+        tab.goto(f"http://127.0.0.1:{server.server_address[1]}/js/")
+        yield tab
     finally:
+        context.close()
         server.shutdown()
         server.server_close()
 

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -16,7 +15,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from app.paths import static_dir
 
@@ -78,19 +77,15 @@ class _Handler(SimpleHTTPRequestHandler):
 
 
 @pytest.fixture
-def opened() -> Iterator[tuple[Page, _Server]]:
+def opened(browser: Browser) -> Iterator[tuple[Page, _Server]]:
     server = _Server()
     threading.Thread(target=server.serve_forever, daemon=True).start()
+    tab = browser.new_page()
     try:
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(
-                executable_path=shutil.which("chromium"), args=["--no-sandbox"]
-            )
-            tab = browser.new_page()
-            tab.goto(f"http://127.0.0.1:{server.server_address[1]}/frame")
-            yield tab, server
-            browser.close()
+        tab.goto(f"http://127.0.0.1:{server.server_address[1]}/frame")
+        yield tab, server
     finally:
+        tab.close()
         server.shutdown()
         server.server_close()
 

@@ -138,7 +138,7 @@ def test_how_the_splits_came_about_is_said_beside_the_curves(page: Page, site: S
     dataset = ready_dataset(site)
     with site.store.write() as session:
         row = session.get_one(Dataset, dataset)
-        row.details = {**row.details, "notes": ["tune was cut from <i>train</i>."]}
+        row.details = {**(row.details or {}), "notes": ["tune was cut from <i>train</i>."]}
     page.goto(f"{site.url}/analyses/{analysed(site, dataset_id=dataset)}")
     expect(page.locator("#data-notes")).to_contain_text("tune was cut from <i>train</i>.")
     expect(page.locator("#data-notes a")).to_have_attribute("href", f"/datasets/{dataset}")
