@@ -22,9 +22,7 @@ def latency_milliseconds(model: CanonicalModel) -> float:
     """
     batch = model.fixed_batch or 1
     inputs = [
-        torch.zeros(
-            [batch, *(size or 1 for size in spec.shape[1:])], dtype=spec.dtype
-        )
+        torch.zeros([batch, *(size or 1 for size in spec.shape[1:])], dtype=spec.dtype)
         for spec in model.inputs
     ]
     timings: list[float] = []

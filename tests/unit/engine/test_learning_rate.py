@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from worker.engine.units import weight_units
 
 from tests.unit.engine.networks import canonical
 from worker.engine.learning_rate import adaptive_peak, range_test, scheduled_rate, weight_change
 from worker.engine.masks import MaskSet
+from worker.engine.units import weight_units
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 10, 37, 1000])
