@@ -89,13 +89,34 @@ _ATEN = {
         nan_to_num.default cumsum.default cumprod.default logcumsumexp.default sinc.default
         logit.default heaviside.default special_expit.default diff.default
     """,
+    "arithmetic under other names": """
+        negative.default absolute.default multiply.Tensor subtract.Tensor divide.Tensor
+        divide.Tensor_mode true_divide.Scalar clip.default clip.Tensor copysign.Tensor hypot.default
+        greater.Tensor greater.Scalar greater_equal.Tensor greater_equal.Scalar less.Tensor
+        less.Scalar less_equal.Tensor less_equal.Scalar not_equal.Tensor not_equal.Scalar
+        arctan2.default arctan.default arcsin.default arccos.default fmax.default fmin.default
+        asinh.default acosh.default atanh.default erfinv.default lgamma.default rad2deg.default
+        deg2rad.default float_power.Tensor_Scalar
+        chain_matmul.default linalg_multi_dot.default linalg_vecdot.default linalg_cross.default
+        cross.default cdist.default _euclidean_dist.default renorm.default
+    """,
+    "complex numbers and spectra": """
+        view_as_complex.default view_as_real.default real.default imag.default complex.default
+        polar.default angle.default conj.default _conj.default resolve_conj.default
+        resolve_neg.default fft_fft.default fft_ifft.default fft_rfft.default fft_irfft.default
+        fft_fft2.default fft_ifft2.default fft_rfft2.default fft_irfft2.default fft_fftn.default
+        fft_ifftn.default fft_rfftn.default fft_irfftn.default fft_fftshift.default
+        fft_ifftshift.default
+    """,
     "reductions": """
         sum.default sum.dim_IntList mean.default mean.dim prod.default prod.dim_int std.default
         std.dim std.correction var.default var.dim var.correction var_mean.default var_mean.dim
         var_mean.correction std_mean.correction amax.default amin.default aminmax.default
         max.default max.dim max.other min.default min.dim min.other argmax.default argmin.default
         median.dim logsumexp.default all.default all.dim any.default any.dim topk.default
-        sort.default argsort.default cummax.default count_nonzero.dim_IntList
+        sort.default sort.stable argsort.default argsort.stable cummax.default cummin.default
+        count_nonzero.dim_IntList nansum.default nanmean.default median.default kthvalue.default
+        linalg_norm.default frobenius_norm.dim
     """,
     "comparisons and choice": """
         eq.Tensor eq.Scalar ne.Tensor ne.Scalar lt.Tensor lt.Scalar le.Tensor le.Scalar gt.Tensor
@@ -121,7 +142,14 @@ _ATEN = {
         slice_scatter.default select_scatter.default diagonal.default diag_embed.default
         tril.default triu.default one_hot.default meshgrid.indexing meshgrid.default
         atleast_1d.default atleast_2d.default broadcast_tensors.default fill.Scalar
-        fill.Tensor
+        fill.Tensor ravel.default swapdims.default moveaxis.int moveaxis.intlist adjoint.default
+        mH.default matrix_H.default atleast_3d.default column_stack.default dstack.default
+        row_stack.default concatenate.default fliplr.default flipud.default hsplit.int vsplit.int
+        dsplit.int tensor_split.indices unsafe_chunk.default unsafe_split.Tensor
+        unsafe_split_with_sizes.default diag.default
+        diagonal_scatter.default index_fill.int_Scalar masked_scatter.default scatter_reduce.two
+        cartesian_prod.default block_diag.default bucketize.Tensor searchsorted.Tensor
+        native_channel_shuffle.default
     """,
     "number types": """
         to.dtype to.dtype_layout to.device to.other _to_copy.default type_as.default
@@ -186,10 +214,15 @@ def resolve(target: str, path: str) -> Callable[..., Any]:
     if target not in ALLOWED:
         name = target.removeprefix("torch.ops.")[:120]
         where = f"the layer {path}" if path else "the network's own forward function"
+        hint = (
+            "It writes into a tensor of the network, as some layers do in training mode only: "
+            "call model.eval() and export again."
+            if name.endswith((".out", "_out"))
+            else "Replace it in the network with standard torch.nn layers or tensor arithmetic and "
+            "export again."
+        )
         raise UnsupportedOperator(
-            f"The operator {name} in {where} is not on the list of allowed operators.",
-            "Replace it in the network with standard torch.nn layers or tensor arithmetic and "
-            "export again.",
+            f"The operator {name} in {where} is not on the list of allowed operators.", hint
         )
     base, _, overload = target.removeprefix("torch.ops.aten.").partition(".")
     return getattr(getattr(torch.ops.aten, base), overload)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ UNUSED = "The network never uses it."
 NOT_FLOAT = "Its values are not floating-point numbers."
 VECTOR = "It is a vector (a bias, or the scale and offset of a norm): too small to gain anything."
 EMPTY = "It is empty."
+NORM = "It is the scale or offset of a norm: without its entries the features they scale are gone."
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,48 @@ def weight_units(model: CanonicalModel) -> list[Unit]:
     modules = {
         key for key in used if isinstance(_owner(model, key), (nn.Linear, nn.Embedding, *_CONVS))
     }
+    norms = _norm_parameters(model, used)
     return [
-        _unit(key, parameters[key], tuple(members[key]), key in used, key in modules)
+        _unit(key, parameters[key], tuple(members[key]), key in used, key in modules, key in norms)
         for key in order
     ]
+
+
+def _norm_parameters(model: CanonicalModel, keys: Iterable[str]) -> set[str]:
+    """The parameters that norms scale or shift with, as modules or as operators."""
+    readers: dict[str, set[str]] = {}
+    for node in model.module.graph.nodes:
+        if node.op == "get_attr":
+            names = {getattr(user.target, "_opname", "") for user in node.users}
+            readers.setdefault(model.tied.get(str(node.target), str(node.target)), set()).update(
+                name.removeprefix("_fused_") for name in names
+            )
+    return {
+        key
+        for key in keys
+        if isinstance(_owner(model, key), _NORMS)
+        or (readers.get(key) and readers[key] <= _NORM_NAMES)
+    }
+
+
+_NORMS = (
+    nn.LayerNorm,
+    nn.RMSNorm,
+    nn.GroupNorm,
+    nn.modules.batchnorm._BatchNorm,
+    nn.modules.instancenorm._InstanceNorm,
+)
+_NORM_NAMES = frozenset(
+    [
+        "layer_norm",
+        "native_layer_norm",
+        "rms_norm",
+        "group_norm",
+        "native_group_norm",
+        "batch_norm",
+        "instance_norm",
+    ]
+)
 
 
 _CONVS = (
@@ -82,7 +122,9 @@ def _read_by(model: CanonicalModel, node: fx.Node) -> list[str]:
     return [str(source.target) for source in node.all_input_nodes if source.op == "get_attr"]
 
 
-def _unit(key: str, value: Tensor, members: tuple[str, ...], used: bool, is_layer: bool) -> Unit:
+def _unit(
+    key: str, value: Tensor, members: tuple[str, ...], used: bool, is_layer: bool, is_norm: bool
+) -> Unit:
     reason = None
     if not used:
         reason = UNUSED
@@ -90,6 +132,8 @@ def _unit(key: str, value: Tensor, members: tuple[str, ...], used: bool, is_laye
         reason = NOT_FLOAT
     elif value.numel() == 0:
         reason = EMPTY
+    elif is_norm and value.dim() > 1:
+        reason = NORM
     elif value.dim() < 2 or (not is_layer and sum(size > 1 for size in value.shape) < 2):
         reason = VECTOR
     return Unit(key, value.numel(), tuple(value.shape), members, reason is None, reason)

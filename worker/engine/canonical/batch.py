@@ -278,14 +278,16 @@ class _Widener:
     def count(self, node: fx.Node, where: int) -> None:
         """Numbers from 0 up to the batch size may stand for the samples, or for something else.
 
-        What is done with them next tells those that stand for samples from the others.
+        What is done with them next tells those that stand for samples from the others. Steps of
+        several say where each sample starts in a flat list (nn.EmbeddingBag).
         """
         args = list(node.args)
-        if args[where] != self.batch or any(args[:where]) or args[where + 1 :] not in ([], [1]):
+        step = args[2] if len(args) > 2 else 1
+        if type(step) is not int or any(args[:where]) or args[where] != self.batch * step:
             return
         uses = tuple(str((user.target, user.args[1:])) for user in node.users)
         if self.choices.pick(("arange", tuple(args), uses), 2) == 0:
-            node.update_arg(where, self.times(node, 1))
+            node.update_arg(where, self.times(node, step))
 
     def grow(self, node: fx.Node, where: int, places: Sequence[int]) -> None:
         """Let one of these sizes follow the batch if it equals it, or none of them."""

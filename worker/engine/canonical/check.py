@@ -36,6 +36,16 @@ def checked(module: CanonicalGraph, program: ExportedProgramData) -> Checked:
     Where the batch is the second axis of an input or of the output, the graph swaps them. Raises
     InvalidFile when the network does not run on inputs of the shapes it declares.
     """
+    threads = torch.get_num_threads()
+    # A few samples gain nothing from threads, and wait long for them on a busy machine.
+    torch.set_num_threads(1)
+    try:
+        return _checked(module, program)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _checked(module: CanonicalGraph, program: ExportedProgramData) -> Checked:
     metas = _user_inputs(program)
     names, shapes = [name for name, _ in metas], [meta for _, meta in metas]
     _check_sizes(metas)

@@ -45,7 +45,13 @@ _MAYBE_VIEWS = _names(
     "contiguous.default to.dtype to.dtype_layout to.device to.other type_as.default "
     "expand_as.default broadcast_to.default dropout.default feature_dropout.default "
     "alpha_dropout.default feature_alpha_dropout.default atleast_1d.default atleast_2d.default "
-    "broadcast_tensors.default meshgrid.default meshgrid.indexing"
+    "broadcast_tensors.default meshgrid.default meshgrid.indexing atleast_3d.default "
+    "ravel.default swapdims.default moveaxis.int moveaxis.intlist adjoint.default mH.default "
+    "matrix_H.default hsplit.int vsplit.int dsplit.int tensor_split.sections "
+    "tensor_split.indices unsafe_chunk.default unsafe_split.Tensor "
+    "unsafe_split_with_sizes.default _unsafe_view.default view_as_complex.default "
+    "view_as_real.default real.default imag.default conj.default _conj.default "
+    "resolve_conj.default resolve_neg.default diag.default"
 )
 _SAME_SHAPE_AGAIN = _names(
     "view.default unsqueeze.default squeeze.default squeeze.dim squeeze.dims"

@@ -24,7 +24,7 @@ class Recipe:
 
     `free`: the module has no stored tensors, so it may live anywhere; `name` is what it is called
     where the user has no module of their own for it. `outputs`: where each result of the operator
-    is in what the module returns, by nested indices; None: the module returns the first result only.
+    is in what the module returns, by nested indices; None: it returns the first result only.
     """
 
     module: type[nn.Module]

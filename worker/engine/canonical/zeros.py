@@ -1,4 +1,4 @@
-"""Values that are nothing but zeros, whatever their size: the states recurrent layers start with."""
+"""Values that are nothing but zeros: the states that recurrent layers start with."""
 
 from __future__ import annotations
 
@@ -10,37 +10,14 @@ from worker.engine.formats.pt2_schema import NodeData
 _PREFIX = "torch.ops.aten."
 _ZEROS = frozenset(["zeros.default", "zeros_like.default", "new_zeros.default"])
 _FILLED = frozenset(["full.default", "full_like.default", "new_full.default"])
-_KEEPING = frozenset(
-    [
-        "view.default",
-        "reshape.default",
-        "expand.default",
-        "expand_as.default",
-        "repeat.default",
-        "contiguous.default",
-        "clone.default",
-        "detach.default",
-        "alias.default",
-        "unsqueeze.default",
-        "squeeze.default",
-        "squeeze.dim",
-        "squeeze.dims",
-        "permute.default",
-        "transpose.int",
-        "select.int",
-        "slice.Tensor",
-        "unbind.int",
-        "split.Tensor",
-        "chunk.default",
-        "stack.default",
-        "cat.default",
-        "to.dtype",
-        "to.dtype_layout",
-        "to.device",
-        "type_as.default",
-        "_to_copy.default",
-    ]
-)
+_KEEPING_TEXT = """
+    view.default reshape.default expand.default expand_as.default repeat.default contiguous.default
+    clone.default detach.default alias.default unsqueeze.default squeeze.default squeeze.dim
+    squeeze.dims permute.default transpose.int select.int slice.Tensor unbind.int split.Tensor
+    chunk.default stack.default cat.default to.dtype to.dtype_layout to.device type_as.default
+    _to_copy.default
+"""
+_KEEPING = frozenset(_KEEPING_TEXT.split())
 """Operators that make zeros of zeros."""
 
 
