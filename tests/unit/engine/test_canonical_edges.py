@@ -190,7 +190,7 @@ def test_attention_dropout_of_training_exports_is_off_in_evaluation(tmp_path: Pa
 
 @pytest.mark.parametrize("way", [DYNAMIC, STATIC])
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
-def test_recurrent_layers_stay_functional_under_their_keys(kind, way: str, tmp_path: Path) -> None:
+def test_recurrent_layers_keep_their_keys(kind, way: str, tmp_path: Path) -> None:
     class Recurrent(nn.Module):
         def __init__(self) -> None:
             super().__init__()
