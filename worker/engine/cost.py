@@ -68,6 +68,10 @@ class _Meter(fx.Interpreter):
         owner = self._module_of(n)
         if n.target in _RECURRENT or isinstance(owner, nn.RNNBase):
             steps = math.prod(self.env[n.args[0]].shape[:-1])
+            if owner is not None:
+                # The outputs at every step, samples first.
+                first = result[0] if owner.batch_first else result[0].transpose(0, 1)
+                shape = tuple(first.shape)
             weights = owner.parameters() if owner else [self.env[w] for w in n.args[2]]
             macs = steps * sum(weight.numel() for weight in weights if weight.dim() == 2)
         elif n.target is _ATTENTION or isinstance(owner, ScaledDotProductAttention):

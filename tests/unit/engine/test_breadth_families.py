@@ -19,7 +19,9 @@ from worker.engine.graph import CanonicalModel
 
 NETWORKS = {**RECURRENT.networks, **ATTENTION.networks, **ODDITIES.networks}
 CASES = [(name, way) for name in NETWORKS for way in (DYNAMIC, STATIC)]
-CASES += [(name, STATIC_ONE) for name in (*RECURRENT.networks, "bags", "causal", "relative")]
+CASES += [
+    (name, STATIC_ONE) for name in (*RECURRENT.networks, "bags", "causal", "relative", "indexed")
+]
 Loaded = tuple[nn.Module, tuple[Tensor, ...], CanonicalModel]
 
 
@@ -141,3 +143,14 @@ def test_weights_loaded_into_a_recurrent_layer_are_the_ones_it_runs_with(loaded)
         twin.get_parameter("rnn.weight_hh_l1").zero_()
         assert not torch.equal(twin(*inputs), answer(other, inputs))
         assert torch.equal(ours(model, inputs), answer(net, inputs))
+
+
+def test_recurrent_layers_are_counted_with_their_outputs(loaded) -> None:
+    """5 steps; weights of 4 or 3 gates from 4 features, and from 6 of the state."""
+    _, _, model = loaded("states")
+    layers = {layer.path: layer for layer in model.layers}
+    second = 4 * 6 * (12 + 6) * 2
+    assert layers["lstm"].macs == 5 * (4 * 6 * (4 + 6) * 2 + second)
+    assert layers["gru"].macs == 5 * 3 * 6 * (4 + 6)
+    assert layers["lstm"].output_shape == (None, 5, 12)
+    assert layers["gru"].output_shape == (None, 5, 6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -203,7 +204,8 @@ def _layers(
         path = owners[node]
         cost = costs[node]
         macs[path] = macs.get(path, 0) + cost.macs
-        if cost.shape is not None:
+        picked = node.target is operator.getitem and path in shapes
+        if cost.shape is not None and not picked:
             shapes[path] = tuple(
                 None if at == 0 and size == batch else size for at, size in enumerate(cost.shape)
             )

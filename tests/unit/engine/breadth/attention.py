@@ -239,3 +239,31 @@ class Relative(nn.Module):
 @ATTENTION.register
 def relative() -> Made:
     return Relative(), (words(),)
+
+
+class Indexed(nn.Module):
+    """The mask and the last real token are picked by the numbers of the samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(WORDS, WIDTH)
+        self.mix = nn.Linear(WIDTH, WIDTH)
+        self.head = nn.Linear(WIDTH, 3)
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        batch, length = tokens.shape
+        samples, places = torch.arange(batch), torch.arange(length)
+        allowed = mask.bool()[samples[:, None, None, None], places[None, None, None, :]]
+        allowed = allowed.expand(batch, -1, length, length)
+        x = self.words(tokens)
+        heads = x.view(batch, length, 2, -1).transpose(1, 2)
+        x = functional.scaled_dot_product_attention(heads, heads, heads, attn_mask=allowed)
+        x = self.mix(x.transpose(1, 2).reshape(batch, length, -1))
+        last = (places * (tokens != 0).to(torch.int32)).argmax(-1)
+        return self.head(x)[torch.arange(batch), last]
+
+
+@ATTENTION.register
+def indexed() -> Made:
+    tokens = words()
+    return Indexed(), (tokens, (tokens != 0).to(torch.int64))
