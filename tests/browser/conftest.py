@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 CHROMIUM_FLAGS = [
     "--no-sandbox",
@@ -21,8 +21,12 @@ CHROMIUM_FLAGS = [
 ]
 
 
-@pytest.fixture(scope="session")
+expect.set_options(timeout=30_000)
+
+
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
+    """One for the whole suite, and gone after it: its event loop would be in others' way."""
     path = os.environ.get("PRUNESCOPE_CHROMIUM") or shutil.which("chromium")
     assert path, "no Chromium: make test installs it, or set PRUNESCOPE_CHROMIUM to its path"
     with sync_playwright() as playwright:
