@@ -99,6 +99,7 @@ def test_from_upload_to_a_checkpoint_that_keeps_its_word(
     set_threshold(page, LAYER, 62.5)
 
     # The figures follow; the prediction says that it is one.
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     kept = page.locator("#k-sparsity").text_content()
     assert shown_percent(kept) > 10
     expect(page.locator("#k-pred-s")).to_contain_text("±")
