@@ -130,7 +130,10 @@ def _job_column() -> Any:
 
 
 class Model(Base):
-    """An uploaded network. What the import found out is null until `status` is ready."""
+    """An uploaded network. What the import found out is null until `status` is ready.
+
+    `derived_sha256`: the same network as a `.pt2`, where the upload brought weights only.
+    """
 
     __tablename__ = "model"
     __table_args__ = (_NEVER_REUSED,)
@@ -141,6 +144,9 @@ class Model(Base):
     sha256: Mapped[str] = mapped_column(String(64), index=True)
     bytes: Mapped[int] = mapped_column(BigInteger)
     architecture: Mapped[str | None] = mapped_column(Text)
+    architecture_args: Mapped[dict[str, Any] | None] = mapped_column(Document)
+    derived_sha256: Mapped[str | None] = mapped_column(String(64), index=True)
+    details: Mapped[dict[str, Any] | None] = mapped_column(Document)
     status: Mapped[Status] = mapped_column(_word(Status))
     error: Mapped[dict[str, Any] | None] = mapped_column(Document)
     parameters: Mapped[int | None] = mapped_column(BigInteger)
@@ -167,6 +173,7 @@ class Dataset(Base):
     sha256: Mapped[str] = mapped_column(String(64), index=True)
     bytes: Mapped[int] = mapped_column(BigInteger)
     task: Mapped[str] = mapped_column(String(32))
+    options: Mapped[dict[str, Any] | None] = mapped_column(Document)
     status: Mapped[Status] = mapped_column(_word(Status))
     error: Mapped[dict[str, Any] | None] = mapped_column(Document)
     splits: Mapped[dict[str, Any] | None] = mapped_column(Document)
@@ -200,17 +207,22 @@ class Analysis(Base):
 
 
 class Baseline(Base):
-    """The dense network's figures in one context."""
+    """The dense network's figures in one context. `kind`: what is predicted, as app.domain.metrics.
+
+    `correct`, `accuracy` and its interval are null where answers are not right or wrong.
+    """
 
     __tablename__ = "baseline"
 
     context: Mapped[str] = mapped_column(String(64), primary_key=True)
+    kind: Mapped[str | None] = mapped_column(String(32))
     samples: Mapped[int]
-    correct: Mapped[int]
+    correct: Mapped[int | None]
     loss: Mapped[float | None] = mapped_column(Finite)
-    accuracy: Mapped[float] = mapped_column(Finite)
-    low: Mapped[float] = mapped_column(Finite)
-    high: Mapped[float] = mapped_column(Finite)
+    accuracy: Mapped[float | None] = mapped_column(Finite)
+    low: Mapped[float | None] = mapped_column(Finite)
+    high: Mapped[float | None] = mapped_column(Finite)
+    metrics: Mapped[dict[str, Any] | None] = mapped_column(Document)
 
 
 class Point(Base):
@@ -225,14 +237,15 @@ class Point(Base):
     size: Mapped[int] = mapped_column(BigInteger)
     removed: Mapped[int] = mapped_column(BigInteger)
     samples: Mapped[int]
-    correct: Mapped[int]
-    accuracy: Mapped[float] = mapped_column(Finite)
+    correct: Mapped[int | None]
+    accuracy: Mapped[float | None] = mapped_column(Finite)
     loss: Mapped[float | None] = mapped_column(Finite)
-    low: Mapped[float] = mapped_column(Finite)
-    high: Mapped[float] = mapped_column(Finite)
-    flips: Mapped[int]
-    lost: Mapped[int]
-    gained: Mapped[int]
+    low: Mapped[float | None] = mapped_column(Finite)
+    high: Mapped[float | None] = mapped_column(Finite)
+    flips: Mapped[int | None]
+    lost: Mapped[int | None]
+    gained: Mapped[int | None]
+    metrics: Mapped[dict[str, Any] | None] = mapped_column(Document)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
 
 
@@ -262,16 +275,17 @@ class Measurement(Base):
     job_id: Mapped[int | None] = _job_column()
     split: Mapped[str] = mapped_column(String(16))
     samples: Mapped[int]
-    correct: Mapped[int]
-    accuracy: Mapped[float] = mapped_column(Finite)
+    correct: Mapped[int | None]
+    accuracy: Mapped[float | None] = mapped_column(Finite)
     loss: Mapped[float | None] = mapped_column(Finite)
-    low: Mapped[float] = mapped_column(Finite)
-    high: Mapped[float] = mapped_column(Finite)
+    low: Mapped[float | None] = mapped_column(Finite)
+    high: Mapped[float | None] = mapped_column(Finite)
     confidence: Mapped[float] = mapped_column(Finite)
     sparsity: Mapped[float] = mapped_column(Finite)
-    flips: Mapped[int]
-    lost: Mapped[int]
-    gained: Mapped[int]
+    flips: Mapped[int | None]
+    lost: Mapped[int | None]
+    gained: Mapped[int | None]
+    metrics: Mapped[dict[str, Any] | None] = mapped_column(Document)
     baseline: Mapped[dict[str, Any]] = mapped_column(Document)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
 
@@ -322,11 +336,12 @@ class Epoch(Base):
     epoch: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     sparsity: Mapped[float] = mapped_column(Finite)
     train_loss: Mapped[float | None] = mapped_column(Finite)
-    tune_accuracy: Mapped[float] = mapped_column(Finite)
+    tune_accuracy: Mapped[float | None] = mapped_column(Finite)
     tune_loss: Mapped[float | None] = mapped_column(Finite)
     tune_samples: Mapped[int]
-    low: Mapped[float] = mapped_column(Finite)
-    high: Mapped[float] = mapped_column(Finite)
+    tune_metrics: Mapped[dict[str, Any] | None] = mapped_column(Document)
+    low: Mapped[float | None] = mapped_column(Finite)
+    high: Mapped[float | None] = mapped_column(Finite)
     learning_rate: Mapped[float | None] = mapped_column(Finite)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
 
@@ -361,5 +376,6 @@ class Worker(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     pid: Mapped[int]
     host: Mapped[str] = mapped_column(Text)
+    isolation: Mapped[str | None] = mapped_column(String(16))
     started_at: Mapped[datetime] = mapped_column(UtcDateTime)
     heartbeat_at: Mapped[datetime] = mapped_column(UtcDateTime)
