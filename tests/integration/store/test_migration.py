@@ -30,10 +30,23 @@ def schema(path: str) -> dict[str, list[str]]:
         " AND name <> 'alembic_version'"
     ).fetchall()
     connection.close()
-    return {
-        name: sorted(line.strip().rstrip(",").replace(" )", ")") for line in sql.splitlines())
-        for name, sql in rows
-    }
+    return {name: _parts(sql) for name, sql in rows}
+
+
+def _parts(sql: str) -> list[str]:
+    """The columns and constraints of a statement, however it was typed and altered since."""
+    words = " ".join(sql.replace('"', "").split())
+    start, end = words.find("("), words.rfind(")")
+    parts, depth = [words[:start].strip()], 0
+    current = ""
+    for letter in words[start + 1 : end]:
+        depth += (letter == "(") - (letter == ")")
+        if letter == "," and depth == 0:
+            parts.append(current.strip())
+            current = ""
+        else:
+            current += letter
+    return sorted([*parts, current.strip()])
 
 
 def file_of(url: str) -> str:
