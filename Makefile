@@ -25,12 +25,12 @@ help:
 .venv/core: .venv/made pyproject.toml requirements.lock
 	@echo "installing (the first time takes a few minutes) …"
 	@$(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check \
-		--constraint requirements.lock --editable '.[demo]'
+		--constraint requirements.lock --editable '.[demo,parquet]'
 	@touch $@
 
 .venv/test: .venv/core
 	@$(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check \
-		--constraint requirements.lock --editable '.[demo,test]'
+		--constraint requirements.lock --editable '.[demo,parquet,test,timm,transformers]'
 	@touch $@
 
 demo: .venv/core
@@ -81,7 +81,7 @@ screenshots: .venv/test chromium
 
 lock:
 	@$(PYTHON) -m venv .venv-lock
-	@.venv-lock/bin/pip install --quiet '.[demo,test]'
+	@.venv-lock/bin/pip install --quiet '.[demo,parquet,test,timm,transformers]' 'torchvision==0.28.*'
 	@.venv-lock/bin/pip freeze --exclude prunescope --exclude pip --exclude setuptools \
 		| sed 's/+cpu$$//' > requirements.lock
 	@rm -rf .venv-lock
