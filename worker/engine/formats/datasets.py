@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -49,6 +50,13 @@ class DatasetInfo:
     input_shapes: list[list[int]] = field(default_factory=list)
     dtypes: list[str] = field(default_factory=list)
     transformed: list[bool] = field(default_factory=list)
+    format: str = "npz"
+    label_shape: list[int] = field(default_factory=list)
+    label_dtype: str = "int64"
+    class_names: list[str] = field(default_factory=list)
+    feature_names: list[str] = field(default_factory=list)
+    options: dict[str, Any] = field(default_factory=dict)
+    prepared: bool = False
 
 
 class Dataset:
@@ -84,7 +92,13 @@ class Dataset:
 
 
 def open_dataset(
-    path: Path, task: str = "classification", seed: int = 0, *, cache_dir: Path | None = None
+    path: Path,
+    task: str = "classification",
+    options: Mapping[str, Any] | None = None,
+    *,
+    prepared: Path | None = None,
+    seed: int = 0,
+    cache_dir: Path | None = None,
 ) -> Dataset:
     """Opens an `.npz`, checks names, types, shapes and labels, and makes the splits.
 
@@ -104,13 +118,19 @@ def open_dataset(
 
 
 def inspect_dataset(
-    path: Path, task: str = "classification", seed: int = 0, *, cache_dir: Path | None = None
+    path: Path,
+    task: str = "classification",
+    options: Mapping[str, Any] | None = None,
+    *,
+    folder: Path | None = None,
+    seed: int = 0,
+    cache_dir: Path | None = None,
 ) -> DatasetInfo:
     """The full check when a file arrives: all of `open_dataset`, and every value is read once.
 
     Raises InvalidFile with one sentence for the first fault found.
     """
-    with open_dataset(path, task, seed, cache_dir=cache_dir) as dataset:
+    with open_dataset(path, task, options, seed=seed, cache_dir=cache_dir) as dataset:
         npz = dataset._npz
         contents = checks.find_arrays(npz)
         for names in contents.x.values():

@@ -74,6 +74,7 @@ class Split:
     index: np.ndarray | None
     content: Callable[[], Sequence[str]] = field(repr=False)
     dtypes: tuple[torch.dtype, ...] | None = None
+    task: str = "classification"
 
     def __len__(self) -> int:
         return len(self.labels)
