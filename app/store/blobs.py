@@ -235,7 +235,7 @@ def drop_unreferenced(store: Store, blobs: Blobs, hashes: Iterable[str]) -> None
 
 
 def _referenced(session: Session, sha256: str) -> bool:
-    columns = (Model.sha256, Dataset.sha256, Run.checkpoint_sha256)
+    columns = (Model.sha256, Model.derived_sha256, Dataset.sha256, Run.checkpoint_sha256)
     return any(
         session.scalar(select(column).where(column == sha256).limit(1)) is not None
         for column in columns

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -24,9 +26,11 @@ def create(
     sha256: str,
     bytes: int,
     task: str = "classification",
+    options: dict[str, Any] | None = None,
 ) -> Dataset:
     """A data set whose file is in `blobs` already, and the queued job that imports it.
 
+    `options`: how the file is to be read (see `inspect_dataset`), as its uploader said it.
     The job's payload is `{dataset_id}`. Raises Conflict when the blob was deleted meanwhile.
     """
     hold(session, blobs, sha256)
@@ -37,6 +41,7 @@ def create(
         sha256=sha256,
         bytes=bytes,
         task=task,
+        options=options,
         status=Status.IMPORTING,
         created_at=moment,
         updated_at=moment,

@@ -42,7 +42,7 @@ def delete_model(session: Session, model: Model, *, cascade: bool) -> set[str]:
     _drop_jobs(session, "model", [model.id])
     session.delete(model)
     session.flush()
-    return hashes | {model.sha256}
+    return hashes | {sha256 for sha256 in (model.sha256, model.derived_sha256) if sha256}
 
 
 def delete_dataset(session: Session, dataset: Dataset, *, cascade: bool) -> set[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -24,10 +26,12 @@ def create(
     sha256: str,
     bytes: int,
     architecture: str | None = None,
+    architecture_args: dict[str, Any] | None = None,
 ) -> Model:
     """A model whose file is in `blobs` already, and the queued job that imports it.
 
-    The job's payload is `{model_id}`. Raises Conflict when the blob was deleted meanwhile.
+    `architecture` ("timm:resnet18") and its arguments say which network a file of weights belongs
+    to. The job's payload is `{model_id}`. Raises Conflict when the blob was deleted meanwhile.
     """
     hold(session, blobs, sha256)
     moment = now(session)
@@ -37,6 +41,7 @@ def create(
         sha256=sha256,
         bytes=bytes,
         architecture=architecture,
+        architecture_args=architecture_args,
         status=Status.IMPORTING,
         created_at=moment,
         updated_at=moment,

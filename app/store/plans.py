@@ -137,6 +137,7 @@ def measurement_json(row: Measurement) -> dict[str, Any]:
         "flips": row.flips,
         "lost": row.lost,
         "gained": row.gained,
+        "metrics": row.metrics or {},
         "baseline": row.baseline,
     }
 

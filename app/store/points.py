@@ -74,6 +74,7 @@ def figures(point: Point) -> dict[str, Any]:
         "flips": point.flips,
         "lost": point.lost,
         "gained": point.gained,
+        "metrics": point.metrics or {},
     }
 
 

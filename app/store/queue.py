@@ -208,6 +208,22 @@ def fail(session: Session, lease: Lease, error: dict[str, Any]) -> None:
     _end(session, _held(session, lease), JobState.FAILED, error)
 
 
+def retry_or_fail(
+    session: Session, lease: Lease, error: dict[str, Any], *, max_attempts: int
+) -> bool:
+    """What went wrong may go well the next time: queue the job again, whether that was done.
+
+    It fails with `error` when this was attempt number `max_attempts` or its own last one, and is
+    cancelled when somebody asked for that meanwhile. Raises LeaseLost.
+    """
+    job = _held(session, lease)
+    if job.attempt >= min(max_attempts, job.max_attempts) and not job.cancel_requested:
+        _end(session, job, JobState.FAILED, error)
+        return False
+    _requeue(session, job)
+    return job.state == JobState.QUEUED
+
+
 def mark_cancelled(session: Session, lease: Lease) -> None:
     """The worker has stopped, as it was asked to. Raises LeaseLost."""
     _end(session, _held(session, lease), JobState.CANCELLED)

@@ -20,14 +20,24 @@ LIVE_SECONDS = 30.0
 _FORGET_SECONDS = 3600.0
 
 
-def register(session: Session, pid: int | None = None, host: str | None = None) -> int:
-    """Enter a worker (by default this process) and return its id."""
+def register(
+    session: Session,
+    pid: int | None = None,
+    host: str | None = None,
+    *,
+    isolation: str | None = None,
+) -> int:
+    """Enter a worker (by default this process) and return its id.
+
+    `isolation` names the walls that its children compute behind.
+    """
     moment = now(session)
     forgotten = moment - timedelta(seconds=_FORGET_SECONDS)
     session.execute(delete(Worker).where(Worker.heartbeat_at < forgotten))
     worker = Worker(
         pid=os.getpid() if pid is None else pid,
         host=socket.gethostname() if host is None else host,
+        isolation=isolation,
         started_at=moment,
         heartbeat_at=moment,
     )

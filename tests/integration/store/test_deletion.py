@@ -153,3 +153,18 @@ def test_deleting_one_analysis_leaves_the_stream_of_another(things: Things) -> N
     with things.store.read() as session:
         assert events.latest(session, f"analysis:{first.id}") == 0
         assert events.latest(session, f"analysis:{second.id}") == 1
+
+
+def test_the_network_made_from_weights_goes_with_the_last_model_that_has_it(
+    things: Things,
+) -> None:
+    first, second = things.model(), things.model()
+    derived, _ = things.blob(b"the network that was made from the weights")
+    with things.store.write() as session:
+        for model in (first, second):
+            models.get(session, model.id).derived_sha256 = derived
+    models.delete(things.store, things.blobs, first.id)
+    assert not things.blobs.exists(first.sha256)
+    assert things.blobs.exists(derived)
+    models.delete(things.store, things.blobs, second.id)
+    assert not things.blobs.exists(derived)

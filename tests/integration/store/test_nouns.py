@@ -197,7 +197,8 @@ def test_an_analysis_shows_the_facts_of_its_grid_whoever_measured_them(things: T
 
 
 def test_the_figures_of_a_point() -> None:
-    point = a_point("c", level=333_333, size=7, removed=2)
+    top5 = {"top5": {"value": 0.95, "low": 0.9, "high": 0.98}}
+    point = a_point("c", level=333_333, size=7, removed=2, metrics=top5)
     assert points.as_json(point) == {
         "unit": "a.weight",
         "criterion": "magnitude",
@@ -211,7 +212,9 @@ def test_the_figures_of_a_point() -> None:
         "flips": 9,
         "lost": 5,
         "gained": 2,
+        "metrics": top5,
     }
+    assert points.as_json(a_point("c"))["metrics"] == {}, "measured before there were any"
 
 
 def test_a_plan_keeps_the_order_of_its_units(things: Things) -> None:
@@ -323,13 +326,15 @@ def test_an_experiment_comes_with_its_job(things: Things) -> None:
 def test_workers_live_as_long_as_they_are_heard_of(things: Things, clock: HandClock) -> None:
     with things.store.write() as session:
         first = workers.register(session)
-        second = workers.register(session, pid=7, host="elsewhere")
+        second = workers.register(session, pid=7, host="elsewhere", isolation="landlock")
     clock.forward(20)
     with things.store.write() as session:
         workers.heartbeat(session, second)
     clock.forward(20)
     with things.store.read() as session:
-        assert [(w.id, w.pid, w.host) for w in workers.live(session)] == [(second, 7, "elsewhere")]
+        (seen,) = workers.live(session)
+        assert (seen.id, seen.pid, seen.host) == (second, 7, "elsewhere")
+        assert seen.isolation == "landlock"
         assert {w.id for w in workers.live(session, within_seconds=60)} == {first, second}
     with things.store.write() as session:
         workers.remove(session, second)

@@ -224,6 +224,35 @@ def test_a_deterministic_error_is_not_tried_again(things: Things, clock: HandClo
     }
 
 
+@pytest.mark.parametrize(("allowed", "attempts"), [(2, 2), (9, 3)])
+def test_what_may_go_well_the_next_time_is_tried_again(
+    things: Things, allowed: int, attempts: int
+) -> None:
+    """As often as the error allows, and never more often than the job."""
+    job = things.job(max_attempts=3)
+    for attempt in range(1, attempts + 1):
+        lease = things.claim()
+        with queue.fenced(things.store, lease) as session:
+            again = queue.retry_or_fail(session, lease, ERROR, max_attempts=allowed)
+        found = things.job_now(job.id)
+        assert again == (attempt < attempts)
+        assert found.attempt == attempt
+        assert found.state == (JobState.QUEUED if again else JobState.FAILED)
+        assert found.error == (None if again else ERROR)
+    assert queue.claim(things.store, 1) is None
+
+
+def test_a_cancelled_job_is_not_tried_again(things: Things) -> None:
+    for attempts in (1, 3):
+        job = things.job(max_attempts=attempts)
+        lease = things.claim()
+        with things.store.write() as session:
+            queue.request_cancel(session, job.id)
+        with queue.fenced(things.store, lease) as session:
+            assert not queue.retry_or_fail(session, lease, ERROR, max_attempts=attempts)
+        assert things.job_now(job.id).state == JobState.CANCELLED
+
+
 def test_a_job_handed_back_costs_no_attempt(things: Things) -> None:
     job = things.job()
     for _ in range(5):
