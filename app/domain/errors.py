@@ -144,3 +144,38 @@ class TrainingDiverged(PrunescopeError):
     code = "training-diverged"
     status = 422
     title = "Training diverged"
+
+
+class ChildFailed(PrunescopeError):
+    """The child process that reads uploads and runs networks ended without an answer.
+
+    The code says why: this class means that it crashed, its subclasses the other ways to end.
+    """
+
+    code = "crashed"
+    title = "The computation ended by itself"
+
+
+class ChildOutOfMemory(ChildFailed):
+    code = "out-of-memory"
+    title = "There was not enough memory"
+
+
+class ChildTookTooLong(ChildFailed):
+    code = "took-too-long"
+    title = "The computation took too long"
+
+
+class ChildDiskFull(ChildFailed):
+    code = "disk-full"
+    title = "The computation wrote too much"
+
+
+class ChildFlooded(ChildFailed):
+    code = "flood"
+    title = "The computation said too much"
+
+
+class ChildMalformed(ChildFailed):
+    code = "malformed"
+    title = "The computation answered with something unreadable"

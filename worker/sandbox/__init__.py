@@ -1,0 +1,1 @@
+"""Walls: uploads are read and networks are run in a child process that can do little else."""
