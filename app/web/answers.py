@@ -65,6 +65,7 @@ class ModelSummary(BaseModel):
     sha256: str
     bytes: int
     architecture: str | None
+    kind: Literal["network", "weights"]
     status: Status
     error: Error | None
     parameters: int | None
@@ -73,11 +74,23 @@ class ModelSummary(BaseModel):
     created_at: str
 
 
+class ModelDetails(BaseModel):
+    """`weights`: a look at each tensor, where the file holds no network."""
+
+    kind: Literal["network", "weights"]
+    notes: list[str]
+    key_prefix: str
+    nested_under: str
+    weights: list[dict[str, Any]]
+
+
 class Model(ModelSummary):
     layers: list[Layer]
     units: dict[str, list[Unit]]
     inputs: list[dict[str, Any]]
     fixed_batch: int | None
+    architecture_args: dict[str, Any] | None
+    details: ModelDetails
 
 
 class Dataset(BaseModel):
@@ -92,25 +105,55 @@ class Dataset(BaseModel):
     splits: dict[str, int]
     input_shape: list[int] | None
     classes: int | None
+    options: dict[str, Any]
     details: dict[str, Any]
     job_id: int | None
     created_at: str
 
 
+class Estimate(BaseModel):
+    """`value` null: not defined here. `low` and `high` null: no interval is known."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class Metric(BaseModel):
+    """`fraction`: from 0 to 1, shown in per cent."""
+
+    name: str
+    label: str
+    higher_is_better: bool
+    fraction: bool
+
+
+class Judged(BaseModel):
+    """`task`: what is predicted, found out when the baseline is measured. `metric`: the main one of
+    `metrics`."""
+
+    task: Literal["single-label", "multi-label", "per-position", "regression", "language-modelling"]
+    metric: str
+    metrics: list[Metric]
+
+
 class Accuracy(BaseModel):
-    accuracy: float
+    """`accuracy` and its interval are null where answers are not right or wrong."""
+
+    accuracy: float | None
     loss: float | None
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     samples: int
+    metrics: dict[str, Estimate]
 
 
 class Point(Accuracy):
     sparsity: float
     achieved: float
-    flips: int
-    lost: int
-    gained: int
+    flips: int | None
+    lost: int | None
+    gained: int | None
 
 
 class Curve(BaseModel):
@@ -119,7 +162,7 @@ class Curve(BaseModel):
     points: list[Point]
 
 
-class AnalysisSummary(BaseModel):
+class AnalysisSummary(Judged):
     id: int
     model_id: int
     dataset_id: int
@@ -147,9 +190,13 @@ class Analysis(AnalysisSummary):
 
 
 class Predicted(BaseModel):
-    accuracy: float
-    low: float
-    high: float
+    """Figures that nobody has measured: what the curves add up to."""
+
+    accuracy: float | None
+    low: float | None
+    high: float | None
+    metric: str
+    metrics: dict[str, Estimate]
     sparsity: float
     parameters: int
     macs: int
@@ -184,10 +231,11 @@ class Epoch(BaseModel):
     epoch: int
     sparsity: float
     train_loss: float | None
-    tune_accuracy: float
+    tune_accuracy: float | None
     tune_loss: float | None
-    low: float
-    high: float
+    tune_metrics: dict[str, Estimate]
+    low: float | None
+    high: float | None
     learning_rate: float | None
 
 
@@ -199,7 +247,7 @@ class Run(BaseModel):
     best_epoch: int | None
 
 
-class ExperimentSummary(BaseModel):
+class ExperimentSummary(Judged):
     id: int
     plan_id: int
     analysis_id: int
@@ -275,6 +323,7 @@ class Health(BaseModel):
     status: Literal["ok", "degraded"]
     database: Literal["ok", "failed"]
     workers: int
+    isolation: dict[str, int]
     queue: dict[str, int]
 
 

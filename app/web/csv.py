@@ -12,6 +12,7 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from app.domain.metrics import METRICS, Kind
 from app.store.tables import Analysis
 from app.web.answers import answers
 from app.web.views.analyses import PointFacts, analysed_units, point_view
@@ -28,8 +29,21 @@ def safe_text(text: str) -> str:
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
-def curves_csv(row: Analysis, units: Sequence[JSON], points: Iterable[PointFacts]) -> str:
-    """Rows by unit in network order, then criterion and rising sparsity; a lost loss is empty."""
+def metric_columns(kind: Kind) -> list[tuple[str, str, str]]:
+    """`(column, metric, part)` of what the first columns don't have; `mse`, `mse_low`, …"""
+    further = [each.name for each in METRICS[kind] if each.name not in COLUMNS]
+    parts = (("", "value"), ("_low", "low"), ("_high", "high"))
+    return [(name + suffix, name, part) for name in further for suffix, part in parts]
+
+
+def curves_csv(
+    row: Analysis, units: Sequence[JSON], points: Iterable[PointFacts], kind: Kind
+) -> str:
+    """Rows by unit in network order, then criterion and rising sparsity; what is unknown is empty.
+
+    The metrics of the kind that have no column yet come last, each with its interval.
+    """
+    further = metric_columns(kind)
     position = {unit: index for index, unit in enumerate(analysed_units(row, units))}
     shown = sorted(
         (point for point in points if point.unit in position),
@@ -37,11 +51,13 @@ def curves_csv(row: Analysis, units: Sequence[JSON], points: Iterable[PointFacts
     )
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
-    writer.writerow(COLUMNS)
+    writer.writerow([*COLUMNS, *(column for column, _, _ in further)])
     for point in shown:
         figures = point_view(point)
         names = (safe_text(point.unit), safe_text(point.criterion))
-        writer.writerow([*names, *(figures[column] for column in COLUMNS[2:])])
+        metrics = figures["metrics"]
+        more = [metrics.get(metric, {}).get(part) for _, metric, part in further]
+        writer.writerow([*names, *(figures[column] for column in COLUMNS[2:]), *more])
     return text.getvalue()
 
 

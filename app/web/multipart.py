@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from python_multipart import MultipartParser
@@ -151,10 +150,3 @@ def display_name(text: str, limit: int = 200) -> str:
 def base_name(file_name: str) -> str:
     """The last part of a file name, whichever system it comes from; display text only."""
     return display_name(file_name.replace("\\", "/").rstrip("/").rpartition("/")[2])
-
-
-def require_unused(fields: Mapping[str, str], names: Mapping[str, str]) -> None:
-    """Refuse fields of the contract that this version has no use for; `names` says why."""
-    for name, sentence in names.items():
-        if fields.get(name):
-            raise InvalidInput(sentence, fields={name: sentence})

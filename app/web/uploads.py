@@ -44,12 +44,13 @@ async def receive_upload(
     *,
     max_bytes: int,
     fields: frozenset[str],
-    check: Callable[[Mapping[str, str]], None],
+    check: Callable[[Mapping[str, str], str], None],
 ) -> Upload:
     """Store the one `file` of a multipart request. Nothing is left behind when this raises.
 
-    `check` may refuse the text fields before the file is kept. Raises TooLarge (before reading when
-    the request announces its length), InvalidInput, StorageFull, ClientDisconnect.
+    `check` may refuse the text fields and the file's name before the file is kept. Raises TooLarge
+    (before reading when the request announces its length), InvalidInput, StorageFull,
+    ClientDisconnect.
     """
     _check_announced(request, max_bytes)
     reader = FormReader(request.headers.get("content-type", ""), fields)
@@ -58,7 +59,7 @@ async def receive_upload(
     try:
         await _fill(request, reader, staged, max_bytes)
         form = reader.finish()
-        check(form.fields)
+        check(form.fields, base_name(form.file_name or ""))
         if staged.bytes == 0:
             raise InvalidInput(
                 "The file is empty.", "Choose another one.", fields={"file": "It has no bytes."}

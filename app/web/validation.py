@@ -71,6 +71,17 @@ def require_ready(row: Model | Dataset, title: str, field: str) -> None:
         )
 
 
+def require_network(row: Model) -> None:
+    """Raises InvalidInput for a model of which only the weights are known."""
+    if (row.details or {}).get("kind") == "weights":
+        raise refuse(
+            "model_id",
+            f"Model {row.id} holds weights only: without its network nothing can be measured.",
+            "Upload the file again and name its architecture (for example timm:resnet18), or "
+            "upload the network as a .pt2 file made with torch.export.",
+        )
+
+
 def check_units(asked: Iterable[str], units: Sequence[JSON], field: str) -> None:
     """Raises InvalidInput for ids that the model doesn't have, or that can't be pruned."""
     by_id = {unit["id"]: unit for unit in units}

@@ -184,6 +184,8 @@ def test_the_csv_has_one_row_a_point(site: Site):
     assert list(rows[0]) == [
         "unit", "criterion", "sparsity", "achieved", "accuracy", "low", "high", "loss", "samples",
         "flips", "lost", "gained",
+        "top5", "top5_low", "top5_high", "macro_f1", "macro_f1_low", "macro_f1_high",
+        "auroc", "auroc_low", "auroc_high",
     ]  # fmt: skip
     assert [row["unit"] for row in rows] == ["'=cmd()|a,b"] * 2 + ['quo"te'] * 2
     shown = site.http.get(f"/api/analyses/{made['id']}").json()

@@ -12,6 +12,7 @@ from sqlalchemy import Row, Select, func, select
 from sqlalchemy.orm import Session
 
 from app.domain.errors import NotFound
+from app.domain.metrics import Kind, primary
 from app.store.events import analysis_topic
 from app.store.tables import (
     Analysis,
@@ -31,9 +32,11 @@ from app.web.views.analyses import (
     analysis_summary,
     analysis_view,
     curves_view,
+    predicted_view,
     thin_curves,
 )
 from app.web.views.common import JSON, instant
+from app.web.views.metrics import estimates, kind_of
 from app.web.views.models import weight_units
 
 THIN_LEVELS = 12
@@ -50,6 +53,10 @@ class Found:
     job: Job | None
     baseline: Baseline | None
     event_id: int
+
+    @property
+    def kind(self) -> Kind:
+        return kind_of(self.baseline, self.dataset)
 
     @property
     def summary(self) -> JSON:
@@ -91,7 +98,7 @@ def points_of(
         select(
             Point.unit, Point.criterion, Point.level, Point.size, Point.removed, Point.samples,
             Point.accuracy, Point.loss, Point.low, Point.high, Point.flips, Point.lost,
-            Point.gained,
+            Point.gained, Point.metrics,
         )
         .where(
             Point.context == analysis.context,
@@ -156,7 +163,8 @@ def list_with_curves(
     listed = []
     for analysis, model, dataset, job, baseline in rows:
         summary = analysis_summary(analysis, job, model, dataset, baseline)
-        summary["curves"] = thin.get(session, analysis, model, summary["status"] == "done")
+        kind = kind_of(baseline, dataset)
+        summary["curves"] = thin.get(session, analysis, model, kind, summary["status"] == "done")
         summary["best_plan"] = plans.get(analysis.id)
         listed.append(summary)
     return listed
@@ -171,9 +179,9 @@ class ThinCurves:
         self._lock = Lock()
 
     def get(
-        self, session: Session, analysis: Analysis, model: Model, finished: bool
+        self, session: Session, analysis: Analysis, model: Model, kind: Kind, finished: bool
     ) -> dict[str, list[list[float]]]:
-        """`{unit: [[sparsity, accuracy], …]}`."""
+        """`{unit: [[sparsity, value], …]}` in the primary metric."""
         with self._lock:
             if analysis.id in self._kept:
                 return self._kept[analysis.id]
@@ -181,7 +189,7 @@ class ThinCurves:
         step = max(1, -(-len(analysis.levels) // THIN_LEVELS))
         levels = analysis.levels[::-1][::step]
         points = points_of(session, analysis, units=units, levels=levels)
-        thin = thin_curves(curves_view(units, analysis.criteria[:1], points))
+        thin = thin_curves(curves_view(units, analysis.criteria[:1], points), primary(kind).name)
         if finished:
             with self._lock:
                 self._kept[analysis.id] = thin
@@ -217,7 +225,7 @@ def _best_plans(session: Session, analysis_ids: Sequence[int]) -> dict[int, JSON
         shown = {
             "id": plan.id,
             "sparsity": plan.predicted["sparsity"],
-            "predicted": plan.predicted,
+            "predicted": predicted_view(plan.predicted),
             "measured": None,
             "created_at": instant(plan.created_at),
         }
@@ -228,6 +236,13 @@ def _best_plans(session: Session, analysis_ids: Sequence[int]) -> dict[int, JSON
                 "low": measurement.low,
                 "high": measurement.high,
                 "samples": measurement.samples,
+                "metrics": estimates(
+                    measurement.metrics,
+                    measurement.accuracy,
+                    measurement.low,
+                    measurement.high,
+                    measurement.loss,
+                ),
             }
         best[plan.analysis_id] = (measured, shown)
     return {analysis_id: shown for analysis_id, (_, shown) in best.items()}

@@ -9,12 +9,24 @@ from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from app.domain.errors import Conflict, NotFound
+from app.domain.metrics import Kind
 from app.store import experiments as store_experiments
 from app.store.events import experiment_topic
-from app.store.tables import Analysis, Experiment, Job, Model, Plan, Run, Topic
+from app.store.tables import (
+    Analysis,
+    Baseline,
+    Dataset,
+    Experiment,
+    Job,
+    Model,
+    Plan,
+    Run,
+    Topic,
+)
 from app.web.paging import Paging, fetch
 from app.web.views.common import JSON
 from app.web.views.experiments import experiment_summary, experiment_view
+from app.web.views.metrics import kind_of
 
 
 @dataclass(frozen=True)
@@ -23,15 +35,18 @@ class Found:
     job: Job | None
     plan: Plan
     model: Model
+    kind: Kind
     event_id: int
 
 
 def _with_neighbours() -> Select[Any]:
     return (
-        select(Experiment, Job, Plan, Model)
+        select(Experiment, Job, Plan, Model, Dataset, Baseline)
         .join(Plan, Plan.id == Experiment.plan_id)
         .join(Analysis, Analysis.id == Plan.analysis_id)
         .join(Model, Model.id == Analysis.model_id)
+        .join(Dataset, Dataset.id == Analysis.dataset_id)
+        .outerjoin(Baseline, Baseline.context == Analysis.context)
         .outerjoin(Job, Job.id == Experiment.job_id)
     )
 
@@ -45,12 +60,12 @@ def find(session: Session, experiment_id: int) -> Found:
         raise NotFound(
             f"There is no experiment {experiment_id}.", "GET /api/experiments lists them."
         )
-    row, job, plan, model, event_id = found
-    return Found(row, job, plan, model, event_id or 0)
+    row, job, plan, model, dataset, baseline, event_id = found
+    return Found(row, job, plan, model, kind_of(baseline, dataset), event_id or 0)
 
 
 def view(session: Session, found: Found) -> JSON:
-    summary = experiment_summary(found.row, found.job, found.plan, found.model)
+    summary = experiment_summary(found.row, found.job, found.plan, found.model, found.kind)
     runs = store_experiments.runs(session, found.row.id)
     epochs = store_experiments.trajectories(session, [run.id for run in runs])
     return experiment_view(
@@ -81,4 +96,7 @@ def list_experiments(
     if analysis_id is not None:
         statement = statement.where(Plan.analysis_id == analysis_id)
     rows, cursor = fetch(session, statement, Experiment.id, asked)
-    return [experiment_summary(row, job, plan, model) for row, job, plan, model in rows], cursor
+    return [
+        experiment_summary(row, job, plan, model, kind_of(baseline, dataset))
+        for row, job, plan, model, dataset, baseline in rows
+    ], cursor

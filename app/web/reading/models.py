@@ -10,10 +10,12 @@ from app.web.paging import Paging, fetch
 from app.web.views.common import JSON
 from app.web.views.models import dataset_view, model_summary
 
+# They are not in the summary, so they stay on the disk. `details` is: it says what a file is.
+LONG = (Model.layers, Model.units, Model.inputs)
+
 
 def list_models(session: Session, asked: Paging) -> tuple[list[JSON], str | None]:
-    # The long columns are not in the summary, so they stay on the disk.
-    statement = select(Model).options(defer(Model.layers), defer(Model.units), defer(Model.inputs))
+    statement = select(Model).options(*map(defer, LONG))
     rows, cursor = fetch(session, statement, Model.id, asked)
     return [model_summary(row[0]) for row in rows], cursor
 

@@ -18,7 +18,7 @@ from app.web.reading import analyses as reading
 from app.web.schemas import AnalysisBody
 from app.web.services import Given
 from app.web.streaming import EVENTS, After, LastEventId, stream_topic
-from app.web.validation import check_available, check_units, grid_of, require_ready
+from app.web.validation import check_available, check_units, grid_of, require_network, require_ready
 from app.web.views.models import weight_units
 
 router = APIRouter(prefix="/analyses", tags=["analyses"])
@@ -26,7 +26,7 @@ router = APIRouter(prefix="/analyses", tags=["analyses"])
 
 @router.post("", status_code=202, responses=answers(Analysis, 202, 404, 409, 422))
 def start_analysis(body: AnalysisBody, given: Given) -> JSONResponse:
-    """Measure how the accuracy falls, unit by unit. Known points are not redone."""
+    """Measure what each unit costs when it is pruned alone. Known points are not redone."""
     check_available(body)
     levels = grid_of(body)
     with given.store.write() as session:
@@ -34,6 +34,7 @@ def start_analysis(body: AnalysisBody, given: Given) -> JSONResponse:
         dataset = store_datasets.get(session, body.dataset_id)
         require_ready(model, "Model", "model_id")
         require_ready(dataset, "Data set", "dataset_id")
+        require_network(model)
         units = None if body.units is None else list(dict.fromkeys(body.units))
         if units is not None:
             check_units(units, weight_units(model), "units")
@@ -85,13 +86,13 @@ def follow_analysis(
 
 @router.get("/{id}/curves.csv", response_class=Response, responses=CSV)
 def get_curves_csv(item_id: ItemId, given: Given) -> Response:
-    """One row a point: unit, criterion, sparsity, achieved, accuracy, its interval, and counts."""
+    """One row a point: what was asked and achieved, accuracy, counts, then the other metrics."""
     with given.store.read() as session:
         found = reading.find(session, item_id)
         points = reading.points_of(session, found.row)
     name = f"{slug(found.model.name, 'model')}-analysis-{item_id}-curves.csv"
     return Response(
-        curves_csv(found.row, weight_units(found.model), points),
+        curves_csv(found.row, weight_units(found.model), points, found.kind),
         media_type="text/csv; charset=utf-8",
         headers={"Content-Disposition": content_disposition(name)},
     )

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from anyio import to_thread
 from fastapi import APIRouter, Request
 from sqlalchemy.orm import Session
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
-from app.domain.errors import InvalidInput
 from app.store import datasets as store_datasets
 from app.web.answers import Dataset, DatasetList, answers
-from app.web.multipart import display_name
+from app.web.fields import check_data, parse_object, task_of
 from app.web.paging import Asked
 from app.web.params import Cascade, ItemId
 from app.web.reading import models as reading
@@ -31,32 +28,28 @@ from app.web.views.models import dataset_view
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 
-TASK = "classification"
-LATER_TASKS = ("regression", "language-modelling")
 FIELDS = {
     "name": "Display text; by default the file's name.",
-    "task": f"`{TASK}`, which is also the default.",
+    "task": "`classification` (the default), `regression` or `language-modelling`.",
+    "options": (
+        "How the file is to be read, a JSON object. Images: `preset`, `size`, `resize`, `crop`, "
+        "`mean`, `std`, `channels`; tables: `target`, `ignore`, `categorical`."
+    ),
 }
-FORMATS = {"npz": "npz", "safetensors": "safetensors", "zip": "zip"}
-
-
-def check_task(fields: Mapping[str, str]) -> None:
-    """Raises InvalidInput for tasks other than classification."""
-    task = fields.get("task") or TASK
-    if task in LATER_TASKS:
-        message = f"Data sets for {task} can't be used yet; only {TASK} can."
-    elif task != TASK:
-        message = f"There is no task {display_name(task, 60)!r}; only {TASK} can be used."
-    else:
-        return
-    raise InvalidInput(message, f"Leave task out, or send {TASK}.", fields={"task": message})
+FORMATS = {
+    "npz": "npz", "safetensors": "safetensors", "zip": "zip", "csv": "csv", "parquet": "parquet",
+}  # fmt: skip
+FILE = (
+    "An .npz or .safetensors file with x and y, or with x_tune and y_tune; a .zip with one folder "
+    "of images per class; a .csv or .parquet table."
+)
 
 
 @router.post(
     "",
     status_code=202,
     responses=answers(Dataset, 202, 413, 422, 507),
-    openapi_extra=form_description("An .npz file with x and y, or with x_tune and y_tune.", FIELDS),
+    openapi_extra=form_description(FILE, FIELDS),
 )
 async def upload_dataset(request: Request, given: Given) -> Response:
     """Upload a data set. It is `importing` until a worker has checked it."""
@@ -66,7 +59,7 @@ async def upload_dataset(request: Request, given: Given) -> Response:
             given.blobs,
             max_bytes=given.settings.max_upload_bytes,
             fields=frozenset(FIELDS),
-            check=check_task,
+            check=lambda fields, _: check_data(fields),
         )
     except ClientDisconnect:
         return gone()
@@ -79,7 +72,8 @@ async def upload_dataset(request: Request, given: Given) -> Response:
             format=file_format(upload.file_name, FORMATS),
             sha256=upload.sha256,
             bytes=upload.bytes,
-            task=TASK,
+            task=task_of(upload.fields),
+            options=parse_object(upload.fields, "options"),
         )
         return dataset_view(row)
 

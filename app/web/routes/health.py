@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from typing import Any
 
 from fastapi import APIRouter
@@ -26,10 +27,13 @@ def healthz(given: Given) -> JSONResponse:
     answer: dict[str, Any] = {"status": "ok", "database": "ok"}
     try:
         with given.store.read() as session:
-            answer["workers"] = len(workers.live(session))
+            live = workers.live(session)
+            answer["workers"] = len(live)
+            answer["isolation"] = dict(Counter(each.isolation or "unknown" for each in live))
             counts = queue.counts(session)
             answer["queue"] = {state.value: counts[state] for state in WAITING}
     except SQLAlchemyError:
         log.exception("the database does not answer")
-        answer = {"status": "degraded", "database": "failed", "workers": 0, "queue": {}}
+        answer = {"status": "degraded", "database": "failed", "workers": 0}
+        answer |= {"isolation": {}, "queue": {}}
     return JSONResponse(answer, status_code=200 if answer["status"] == "ok" else 503)

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from app.store import models as store_models
 from app.web.answers import Model, ModelList, answers
 from app.web.downloads import bytes_described, send_file
-from app.web.multipart import require_unused
+from app.web.fields import architecture_of, check_architecture, parse_object
 from app.web.paging import Asked
 from app.web.params import Cascade, ItemId
 from app.web.reading import models as reading
@@ -31,15 +31,18 @@ router = APIRouter(prefix="/models", tags=["models"])
 
 FIELDS = {
     "name": "Display text; by default the file's name.",
-    "architecture": "Not used yet.",
-    "architecture_args": "Not used yet.",
+    "architecture": (
+        "For a file of weights: the network they belong to, as `timm:resnet18` or "
+        "`transformers:bert`. Without it the weights can be looked at, not analysed."
+    ),
+    "architecture_args": 'A JSON object of the architecture\'s arguments: `{"num_classes": 10}`.',
 }
 FORMATS = {
     "pt2": "pt2", "pt": "pth", "pth": "pth", "safetensors": "safetensors", "onnx": "onnx",
 }  # fmt: skip
-NO_ZOO = (
-    "Named architectures can't be used yet. Upload a .pt2 file made with torch.export, which "
-    "brings its architecture with it."
+FILE = (
+    "A .pt2 file made with torch.export, or the weights alone: .safetensors, or a .pth or .pt file "
+    "of plain tensors."
 )
 
 
@@ -47,7 +50,7 @@ NO_ZOO = (
     "",
     status_code=202,
     responses=answers(Model, 202, 413, 422, 507),
-    openapi_extra=form_description("A .pt2 file made with torch.export.", FIELDS),
+    openapi_extra=form_description(FILE, FIELDS),
 )
 async def upload_model(request: Request, given: Given) -> Response:
     """Upload a model. It is `importing` until a worker has read it."""
@@ -57,9 +60,7 @@ async def upload_model(request: Request, given: Given) -> Response:
             given.blobs,
             max_bytes=given.settings.max_upload_bytes,
             fields=frozenset(FIELDS),
-            check=lambda fields: require_unused(
-                fields, {"architecture": NO_ZOO, "architecture_args": NO_ZOO}
-            ),
+            check=check_architecture,
         )
     except ClientDisconnect:
         return gone()
@@ -72,6 +73,8 @@ async def upload_model(request: Request, given: Given) -> Response:
             format=file_format(upload.file_name, FORMATS),
             sha256=upload.sha256,
             bytes=upload.bytes,
+            architecture=architecture_of(upload.fields),
+            architecture_args=parse_object(upload.fields, "architecture_args"),
         )
         return model_view(row)
 

@@ -41,7 +41,7 @@ def create_plan(body: PlanBody, given: Given) -> JSONResponse:
             )
         points = analyses.points_of(session, found.row)
     predicted = predict(
-        sparsities, criterion, points, found.baseline, model_facts(found.model, units)
+        sparsities, criterion, points, found.baseline, found.kind, model_facts(found.model, units)
     )
     with given.store.write() as session:
         row = store_plans.create(

@@ -6,16 +6,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from app.domain.levels import to_sparsity
+from app.domain.metrics import METRICS, Kind, Metric, primary
 from app.domain.prediction import (
     CurvePoint,
     UnitFacts,
     curve_point,
     plan_costs,
-    predict_accuracy,
+    predict_metric,
+    unpaired_point,
 )
 from app.store.tables import Analysis, Baseline, Dataset, Job, Measurement, Model, Plan
 from app.web.numbers import finite
 from app.web.views.common import JSON, instant, job_status
+from app.web.views.metrics import estimates, judged_by, kind_of
 
 
 class PointFacts(NamedTuple):
@@ -27,13 +30,18 @@ class PointFacts(NamedTuple):
     size: int
     removed: int
     samples: int
-    accuracy: float
+    accuracy: float | None
     loss: float | None
-    low: float
-    high: float
-    flips: int
-    lost: int
-    gained: int
+    low: float | None
+    high: float | None
+    flips: int | None
+    lost: int | None
+    gained: int | None
+    metrics: dict[str, Any] | None = None
+
+    @property
+    def estimates(self) -> dict[str, JSON]:
+        return estimates(self.metrics, self.accuracy, self.low, self.high, self.loss)
 
 
 def point_view(point: PointFacts) -> JSON:
@@ -48,6 +56,7 @@ def point_view(point: PointFacts) -> JSON:
         "flips": point.flips,
         "lost": point.lost,
         "gained": point.gained,
+        "metrics": point.estimates,
     }
 
 
@@ -60,6 +69,7 @@ def baseline_view(row: Baseline | None) -> JSON | None:
         "low": row.low,
         "high": row.high,
         "samples": row.samples,
+        "metrics": estimates(row.metrics, row.accuracy, row.low, row.high, row.loss),
     }
 
 
@@ -94,6 +104,7 @@ def analysis_summary(
         "dataset_name": dataset.name,
         "job_id": row.job_id,
         **job_status(job),
+        **judged_by(kind_of(baseline, dataset)),
         "baseline": baseline_view(baseline),
         "created_at": instant(row.created_at),
     }
@@ -133,13 +144,31 @@ def analysis_view(
     }
 
 
-def thin_curves(curves: Iterable[JSON]) -> dict[str, list[list[float]]]:
-    """`{unit: [[sparsity, accuracy], …]}` of those that have points."""
-    return {
-        curve["unit"]: [[point["sparsity"], point["accuracy"]] for point in curve["points"]]
-        for curve in curves
-        if curve["points"]
-    }
+def thin_curves(curves: Iterable[JSON], metric: str) -> dict[str, list[list[float]]]:
+    """`{unit: [[sparsity, value], …]}` of those that have points with this metric."""
+    thin: dict[str, list[list[float]]] = {}
+    for curve in curves:
+        for point in curve["points"]:
+            value = point["metrics"].get(metric, {}).get("value")
+            if value is not None:
+                thin.setdefault(curve["unit"], []).append([point["sparsity"], value])
+    return thin
+
+
+def curve_points(points: Iterable[PointFacts], metric: Metric) -> dict[str, list[CurvePoint]]:
+    """The curve of each unit in one metric; points without a value are left out."""
+    curves: dict[str, list[CurvePoint]] = {}
+    for point in points:
+        known = point.estimates.get(metric.name)
+        if known is None or known["value"] is None:
+            continue
+        sparsity = to_sparsity(point.level)
+        if metric.name == "accuracy" and point.lost is not None and point.gained is not None:
+            entry = curve_point(sparsity, known["value"], point.lost, point.gained, point.samples)
+        else:
+            entry = unpaired_point(sparsity, **known)
+        curves.setdefault(point.unit, []).append(entry)
+    return curves
 
 
 def predict(
@@ -147,22 +176,25 @@ def predict(
     criterion: str,
     points: Iterable[PointFacts],
     baseline: Baseline,
+    kind: Kind,
     facts: Mapping[str, Any],
 ) -> JSON:
-    """`predicted` of a plan, from stored points. `points` sorted by level."""
-    curves: dict[str, list[CurvePoint]] = {}
-    for point in points:
-        if point.criterion == criterion and point.unit in sparsities:
-            curves.setdefault(point.unit, []).append(
-                curve_point(
-                    to_sparsity(point.level),
-                    point.accuracy,
-                    point.lost,
-                    point.gained,
-                    point.samples,
-                )
-            )
-    accuracy, low, high = predict_accuracy(curves, baseline.accuracy, sparsities)
+    """`predicted` of a plan, from stored points. `points` sorted by level.
+
+    `metrics` has all that the baseline has a value of, the primary one among them.
+    """
+    chosen = [p for p in points if p.criterion == criterion and p.unit in sparsities]
+    dense = estimates(
+        baseline.metrics, baseline.accuracy, baseline.low, baseline.high, baseline.loss
+    )
+    metrics: dict[str, JSON] = {}
+    for metric in METRICS[kind]:
+        start = dense.get(metric.name, {}).get("value")
+        if start is None:
+            continue
+        value, low, high = predict_metric(curve_points(chosen, metric), start, sparsities, metric)
+        metrics[metric.name] = {"value": value, "low": low, "high": high}
+    accuracy = metrics.get("accuracy", {})
     sparsity, parameters, macs, stored = plan_costs(
         [UnitFacts(**unit) for unit in facts["units"]],
         sparsities,
@@ -171,14 +203,24 @@ def predict(
         total_bytes=facts["total_bytes"],
     )
     return {
-        "accuracy": accuracy,
-        "low": low,
-        "high": high,
+        "accuracy": accuracy.get("value"),
+        "low": accuracy.get("low"),
+        "high": accuracy.get("high"),
+        "metric": primary(kind).name,
+        "metrics": metrics,
         "sparsity": sparsity,
         "parameters": parameters,
         "macs": macs,
         "bytes": stored,
     }
+
+
+def predicted_view(stored: Mapping[str, Any]) -> JSON:
+    """Plans of earlier versions were predicted by their accuracy alone."""
+    if "metrics" in stored:
+        return dict(stored)
+    metrics = estimates(None, stored.get("accuracy"), stored.get("low"), stored.get("high"))
+    return {"metric": "accuracy", "metrics": metrics, **stored}
 
 
 def measurement_view(row: Measurement) -> JSON:
@@ -194,6 +236,7 @@ def measurement_view(row: Measurement) -> JSON:
         "flips": row.flips,
         "lost": row.lost,
         "gained": row.gained,
+        "metrics": estimates(row.metrics, row.accuracy, row.low, row.high, row.loss),
         "baseline": row.baseline,
         "created_at": instant(row.created_at),
     }
@@ -207,7 +250,7 @@ def plan_view(row: Plan, measurements: Iterable[Measurement]) -> JSON:
         "criterion": row.criterion,
         "name": row.name or "",
         "sparsities": row.sparsities,
-        "predicted": row.predicted,
+        "predicted": predicted_view(row.predicted),
         "measurements": [measurement_view(each) for each in measurements],
         "certificates": [],
         "created_at": instant(row.created_at),

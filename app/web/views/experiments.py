@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from app.domain.metrics import Kind
 from app.store.tables import Epoch, Experiment, Job, Model, Plan, Run
 from app.web.numbers import finite
 from app.web.views.common import JSON, instant, job_status
+from app.web.views.metrics import estimates, judged_by
 
 
-def experiment_summary(row: Experiment, job: Job | None, plan: Plan, model: Model) -> JSON:
+def experiment_summary(
+    row: Experiment, job: Job | None, plan: Plan, model: Model, kind: Kind
+) -> JSON:
     return {
         "id": row.id,
         "plan_id": row.plan_id,
@@ -20,6 +24,7 @@ def experiment_summary(row: Experiment, job: Job | None, plan: Plan, model: Mode
         "settings": row.settings,
         "job_id": row.job_id,
         **job_status(job),
+        **judged_by(kind),
         "created_at": instant(row.created_at),
     }
 
@@ -55,6 +60,9 @@ def epoch_view(row: Epoch) -> JSON:
         "tune_loss": finite(row.tune_loss),
         "low": row.low,
         "high": row.high,
+        "tune_metrics": estimates(
+            row.tune_metrics, row.tune_accuracy, row.low, row.high, row.tune_loss
+        ),
         "learning_rate": row.learning_rate,
     }
 
@@ -63,6 +71,8 @@ def figures(stored: Mapping[str, Any] | None) -> JSON | None:
     """A row of the before/after table, as the worker stored it, without what JSON can't say."""
     if stored is None:
         return None
-    return {
+    plain = {
         name: finite(value) if isinstance(value, float) else value for name, value in stored.items()
     }
+    parts = (plain.get(name) for name in ("accuracy", "low", "high", "loss"))
+    return plain | {"metrics": estimates(stored.get("metrics"), *parts)}

@@ -37,6 +37,7 @@ def worker_view(row: Worker) -> JSON:
         "id": row.id,
         "pid": row.pid,
         "host": row.host,
+        "isolation": row.isolation,
         "started_at": instant(row.started_at),
         "heartbeat_at": instant(row.heartbeat_at),
     }

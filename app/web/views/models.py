@@ -19,6 +19,7 @@ def model_summary(row: Model) -> JSON:
         "sha256": row.sha256,
         "bytes": row.bytes,
         "architecture": row.architecture,
+        "kind": (row.details or {}).get("kind", "network"),
         "status": str(row.status),
         "error": error_view(row.error),
         "parameters": row.parameters,
@@ -39,6 +40,20 @@ def model_view(row: Model) -> JSON:
         },
         "inputs": row.inputs or [],
         "fixed_batch": row.fixed_batch,
+        "architecture_args": row.architecture_args,
+        "details": details_view(row.details),
+    }
+
+
+def details_view(details: JSON | None) -> JSON:
+    """What the import found out beside the network; `weights` only where there is no network."""
+    found = details or {}
+    return {
+        "kind": found.get("kind", "network"),
+        "notes": found.get("notes") or [],
+        "key_prefix": found.get("key_prefix") or "",
+        "nested_under": found.get("nested_under") or "",
+        "weights": found.get("weights") or [],
     }
 
 
@@ -98,6 +113,7 @@ def dataset_view(row: Dataset) -> JSON:
         "splits": {name: splits.get(name, 0) for name in SPLITS},
         "input_shape": row.input_shape,
         "classes": row.classes,
+        "options": row.options or {},
         "details": row.details or {},
         "job_id": row.job_id,
         "created_at": instant(row.created_at),
