@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import importlib
+import io
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from typing import Any, NoReturn
 from app.domain.errors import PrunescopeError
 from worker.inside.job import InsideJob
 from worker.sandbox import wire
+from worker.sandbox.harden import harden
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FULL_TEXT = re.compile(
@@ -98,8 +100,6 @@ def _live(request: Mapping[str, Any], descriptors: list[int]) -> None:
     with os.fdopen(arguments, "rb") as file:
         said = json.load(file)
     _use_threads(request["threads"])
-    from worker.sandbox.harden import harden
-
     harden(request, files)
     gc.enable()
 
@@ -139,9 +139,16 @@ def _settle(output: int, kept: set[int]) -> None:
         os.closerange(before, descriptor)
         before = descriptor + 1
     os.closerange(before, max(before, os.sysconf("SC_OPEN_MAX")))
-    sys.stdin = open(0, closefd=False)
-    sys.stdout = open(1, "w", closefd=False, errors="backslashreplace")
-    sys.stderr = open(2, "w", closefd=False, errors="backslashreplace", buffering=1)
+    sys.stdin = io.TextIOWrapper(io.FileIO(0, closefd=False))
+    sys.stdout, sys.stderr = (
+        io.TextIOWrapper(
+            io.FileIO(number, "w", closefd=False),
+            encoding="utf-8",
+            errors="backslashreplace",
+            line_buffering=True,
+        )
+        for number in (1, 2)
+    )
 
 
 def _use_threads(threads: int | None) -> None:

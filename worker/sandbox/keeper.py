@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from app.domain.errors import ChildFailed, Stopped
-from worker.sandbox import wire
+from worker.sandbox import bubblewrap, wire
 from worker.sandbox.isolation import Isolation
+from worker.sandbox.reach import extra_paths
 
 WARM_SECONDS = 120.0
 KILL_SECONDS = 5.0
 CONTROL_BYTES = 1 << 16
-PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 
 
 class ZygoteGone(Exception):
@@ -48,8 +48,7 @@ class Keeper:
     def _keep(self, theirs: socket.socket) -> None:
         try:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-s", "-m", "worker.sandbox.zygote", self.recipes]
-                + [str(theirs.fileno())],
+                self._command(theirs.fileno()),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 cwd=self.arena,
@@ -65,6 +64,14 @@ class Keeper:
             if self._ended:
                 process.kill()
         process.wait()
+
+    def _command(self, control: int) -> list[str]:
+        words = [sys.executable, "-P", "-s", "-m", "worker.sandbox.zygote", self.recipes]
+        words += [str(control), self.isolation.level]
+        program = bubblewrap.find_bubblewrap()
+        if self.isolation.level == "bubblewrap" and program is not None:
+            return [*bubblewrap.command(program, self.arena, environment()), *words]
+        return words
 
     def descriptor(self) -> int:
         return self.control.fileno()
@@ -138,7 +145,7 @@ def environment() -> dict[str, str]:
     known = {name: value for name, value in os.environ.items() if name in kept}
     return known | {
         "PATH": "/usr/bin:/bin",
-        "PYTHONPATH": str(PACKAGE_ROOT),
+        "PYTHONPATH": ":".join(map(str, extra_paths())),
         "PYTHONDONTWRITEBYTECODE": "1",
         # The pools of BLAS libraries would be threads before the fork.
         "OPENBLAS_NUM_THREADS": "1",

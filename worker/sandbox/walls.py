@@ -137,6 +137,8 @@ class Walls:
                     "threads": self._threads,
                     "memory_bytes": limits.memory_bytes or default_memory(),
                     "disk_bytes": limits.disk_bytes,
+                    "landlock_abi": self.isolation.landlock_abi,
+                    "seccomp": self.isolation.seccomp,
                 }
                 running.start(request, [said.fileno()], opened)
         except BaseException:
@@ -178,7 +180,7 @@ class Walls:
 
 def written(arguments: Mapping[str, Any], arena: Path) -> IO[bytes]:
     """The arguments in a file without a name, at its beginning."""
-    file = tempfile.TemporaryFile(dir=arena)
+    file = tempfile.TemporaryFile(dir=arena)  # noqa: SIM115
     file.write(json.dumps(dict(arguments)).encode())
     file.flush()
     file.seek(0)

@@ -1,12 +1,11 @@
 """`python -m worker.sandbox.zygote`: a warm process that forks one child a job.
 
-It has loaded torch and the recipes, and has never seen anything uploaded. It must not start threads:
-a fork would copy their locks and not them.
+It has loaded torch and the recipes, and has never seen anything uploaded. It must not start
+threads: a fork would copy their locks and not them.
 """
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import importlib
 import os
@@ -19,19 +18,16 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from worker.sandbox import wire
+from worker.sandbox import kernel, reach, wire
 
 MAX_DESCRIPTORS = 250
 REQUEST_BYTES = 1 << 16
-PR_SET_PDEATHSIG = 1
-PR_SET_CHILD_SUBREAPER = 36
 
 
-def prctl(option: int, value: int) -> bool:
-    try:
-        return ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) == 0
-    except (OSError, AttributeError):
-        return False
+def prctl(option: int, value: int) -> None:
+    """Where there is such a thing; elsewhere the closing of the socket has to do."""
+    with suppress(OSError, AttributeError):
+        kernel.prctl(option, value)
 
 
 def preload(package: str) -> None:
@@ -49,9 +45,11 @@ def preload(package: str) -> None:
 class Zygote:
     """Serves one parent over a socket until that closes."""
 
-    def __init__(self, control: socket.socket, package: str) -> None:
+    def __init__(self, control: socket.socket, package: str, alone: bool) -> None:
+        """`alone`: all other processes it can see are the child's doing."""
         self.control = control
         self.package = package
+        self.alone = alone
         self.reader = wire.Reader(REQUEST_BYTES, sys.maxsize)
         self.woken, waking = os.pipe()
         for end in (self.woken, waking):
@@ -84,7 +82,7 @@ class Zygote:
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
-            prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() != parent:
                 os._exit(1)
             from worker.sandbox.child import live
@@ -96,7 +94,7 @@ class Zygote:
         try:
             status = self.wait_for(pid)
         finally:
-            end_survivors(pid)
+            end_survivors(pid, self.alone)
         self.say({"ended": status})
 
     def wait_for(self, pid: int) -> int:
@@ -112,17 +110,20 @@ class Zygote:
                 data = self.control.recv(REQUEST_BYTES)
                 if not data:
                     os.kill(pid, signal.SIGKILL)
-                    end_survivors(pid)
+                    end_survivors(pid, self.alone)
                     os._exit(0)
                 for request in self.reader.feed(data):
                     if "kill" in request:
                         os.kill(pid, signal.SIGKILL)
 
 
-def end_survivors(pid: int) -> None:
+def end_survivors(pid: int, alone: bool) -> None:
     """Whatever a child left running. As their subreaper we inherit its orphans."""
     with suppress(OSError):
         os.killpg(pid, signal.SIGKILL)
+    if alone:
+        with suppress(OSError):
+            os.kill(-1, signal.SIGKILL)
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline:
         try:
@@ -145,17 +146,18 @@ def children() -> list[int]:
 
 
 def main() -> None:
-    package, descriptor = sys.argv[1], int(sys.argv[2])
-    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    package, descriptor, level = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+    prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+    prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
     control = socket.socket(fileno=descriptor)
     os.set_inheritable(descriptor, False)
     preload(package)
+    reach.readable()
     # Fewer pages are copied for each child when the collector leaves the shared objects alone.
     gc.collect()
     gc.disable()
     gc.freeze()
-    Zygote(control, package).serve()
+    Zygote(control, package, alone=level == "bubblewrap").serve()
 
 
 if __name__ == "__main__":
