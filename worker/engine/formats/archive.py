@@ -15,12 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from torch import Tensor
+
 from app.domain.errors import InvalidFile
 from app.domain.export_lines import export_hint
+from worker.engine.formats.stored import FileBytes, Storage, checksum
 
 MAX_ENTRIES = 50_000
 MAX_DIRECTORY_BYTES = 16 << 20
 MAX_NAME_BYTES = 1_000
+OLD_PROGRAM = "serialized_exported_program.json"
 _CHUNK = 8 << 20
 
 _LOCAL = struct.Struct("<4s5H3I2H")
@@ -59,12 +63,21 @@ class Entry:
 
 
 class Archive:
-    """The entries of an open archive by name below its one top folder. Use `open_archive`."""
+    """The entries of an open archive by name below its one top folder. Use `open_archive`.
 
-    def __init__(self, file: BinaryIO, file_bytes: int) -> None:
+    `base` and `file_bytes`: where the archive lies, if it is itself an entry of another one.
+    """
+
+    def __init__(self, file: BinaryIO, file_bytes: int, base: int = 0) -> None:
         self._file = file
+        self._base = base
         self._file_bytes = file_bytes
+        self._source = FileBytes(file)
         entries = self._check_layout(self._directory())
+        if OLD_PROGRAM in entries:
+            # Before torch 2.8 the entries lay in no folder.
+            self.entries = entries
+            return
         tops = {name.split("/", 1)[0] for name in entries}
         if len(tops) != 1 or any("/" not in name for name in entries):
             raise InvalidFile(
@@ -92,11 +105,29 @@ class Archive:
             raise damaged(f"its entry {name} is missing")
         return self.entries[name]
 
+    def tensor(self, entry: Entry) -> Tensor:
+        """The entry's bytes as a uint8 tensor that may be changed, with its checksum compared.
+
+        Large entries are not read but mapped.
+        """
+        flat = self._source.tensor(self._base + entry.start, entry.size)
+        if checksum(flat) != entry.crc:
+            raise damaged(f"the checksum of {entry.name} is wrong")
+        return flat
+
+    def storage(self, entry: Entry) -> Storage:
+        """Where the entry's bytes lie in the file."""
+        return Storage(entry.name, self._base + entry.start, entry.size, entry.crc)
+
+    def inner(self, entry: Entry) -> Archive:
+        """The archive that is an entry of this one."""
+        return Archive(self._file, entry.size, self._base + entry.start)
+
     def read_into(self, entry: Entry, buffer: memoryview) -> None:
         """Fill `buffer`, which has exactly the entry's size, and compare the checksum."""
         if len(buffer) != entry.size:
             raise ValueError("the buffer does not have the entry's size")
-        self._file.seek(entry.start)
+        self._file.seek(self._base + entry.start)
         crc = at = 0
         while at < entry.size:
             part = buffer[at : at + _CHUNK]
@@ -110,7 +141,7 @@ class Archive:
     def _read_at(self, position: int, size: int, what: str) -> bytes:
         if position < 0 or size < 0 or position + size > self._file_bytes:
             raise damaged(f"{what} lies outside the file")
-        self._file.seek(position)
+        self._file.seek(self._base + position)
         data = self._file.read(size)
         if len(data) != size:
             raise damaged(f"{what} is cut short")

@@ -37,6 +37,7 @@ from worker.engine.formats.pt2_schema import (
     Ref,
     TensorMeta,
 )
+from worker.engine.formats.stored import span
 from worker.engine.graph import CanonicalModel, build_canonical
 
 MAX_GRAPH_BYTES = 64 << 20
@@ -50,15 +51,20 @@ def load_model(path: Path, format: str) -> CanonicalModel:
 
     Raises InvalidFile (UnsafeFile, UnsupportedOperator) with a sentence for whatever is wrong.
     """
+    if format in ("safetensors", "pth"):
+        raise InvalidFile(
+            "The file holds weights, but not the network they belong to.",
+            export_hint("Upload it together with the architecture, or export the network with"),
+        )
     if format != "pt2":
         raise InvalidFile(f"Models of the format {format!a} can't be read.", export_hint())
     return build_canonical(read_pt2(path))
 
 
 def read_pt2(path: Path) -> ExportedProgramData:
-    """The archive at `path` as typed values; its tensors are copies in memory.
+    """The archive at `path` as typed values; its tensors may be changed, the file is not.
 
-    Holds the tensors once, plus the JSON. Raises InvalidFile.
+    Large tensors are mapped, others read once. Raises InvalidFile.
     """
     with open_archive(path) as archive:
         name = _model_name(archive)
@@ -194,9 +200,7 @@ def _read_storage(
         )
     if entry.size % itemsize:
         raise damaged(f"{name} does not hold a whole number of values")
-    flat = torch.empty(entry.size // itemsize, dtype=dtype)
-    if entry.size:
-        archive.read_into(entry, memoryview(flat.view(torch.uint8).numpy()))
+    flat = archive.tensor(entry).view(dtype)
     whole = len(spans) == 1 and next(iter(spans.values())) == (0, flat.numel())
     if dtype is torch.bool and bool((flat.view(torch.uint8) > 1).any()):
         raise damaged(f"{name} holds values that are neither true nor false")
@@ -224,18 +228,13 @@ def _span(key: str, meta: TensorMeta) -> tuple[int, int]:
     """First and one past the last place in memory. Refuses places that are used twice."""
     if any(dim.free for dim in meta.shape) or meta.strides is None or meta.offset is None:
         raise damaged(f"{key} has a free size")
-    axes = sorted((t, n) for n, t in zip(meta.sizes, meta.strides, strict=True) if n > 1)
-    if 0 in meta.sizes:
-        return meta.offset, meta.offset
-    reach = 0
-    for stride, size in axes:
-        if stride <= reach:
-            raise InvalidFile(
-                f"The tensor {key} uses the same memory for several of its entries.",
-                "Call .contiguous() (or .clone()) on it and export again.",
-            )
-        reach += stride * (size - 1)
-    return meta.offset, meta.offset + reach + 1
+    return span(
+        key,
+        meta.sizes,
+        meta.strides,
+        meta.offset,
+        "Call .contiguous() (or .clone()) on it and export again.",
+    )
 
 
 def _inputs(signature: dict[str, Any], names: tuple[str, ...]) -> tuple[GraphInput, ...]:

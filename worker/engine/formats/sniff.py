@@ -1,4 +1,4 @@
-"""What an uploaded model is, from its first bytes and its table of contents; nothing is opened."""
+"""What an uploaded model is, by its first bytes and table of contents; nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from pathlib import Path
 
 from app.domain.errors import InvalidFile, UnsafeFile
 from app.domain.export_lines import export_hint
-from worker.engine.formats.archive import ends_there, open_archive
+from worker.engine.formats.archive import OLD_PROGRAM, ends_there, open_archive
+from worker.engine.formats.safetensors_file import looks_like_safetensors
 
 _STARTS = (
     (b"\x89HDF\r\n", "an HDF5 file, the format in which Keras keeps its models"),
@@ -20,31 +21,43 @@ _STARTS = (
     (b"%PDF", "a PDF document"),
     (b"\x7fELF", "a compiled program"),
 )
+_LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
 _PICKLE = (
-    "This is a Python pickle as torch.save writes it. A pickle can run code when it is opened, so "
-    "it is refused unopened."
+    "This is a Python pickle. A pickle can run code when it is opened, so it is refused unopened."
 )
 _LOAD_FIRST = "Load it in your own code, put the weights into the network, and export that"
+_WHOLE = (
+    "This is a whole network saved with torch.save: a pickle, which can run code when it is opened."
+)
 
 
 def sniff_model_format(path: Path) -> str:
-    """ "pt2", or raises InvalidFile (UnsafeFile) saying what the file is and how to export it."""
+    """ "pt2", or of weights alone "safetensors" or "pth".
+
+    Raises InvalidFile (UnsafeFile) saying what else the file is and how to export it.
+    """
     with open(path, "rb") as file:
         start = file.read(512)
     if not start:
         raise InvalidFile("The file is empty.", export_hint())
     if start[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
         return _sniff_zip(path)
+    if start[:2] == b"\x80\x02" and _LEGACY_MAGIC in start[:32]:
+        with open(path, "rb") as file:
+            return _pickled(file.read(1 << 24))
     _refuse_pickle(start)
     for magic, kind in _STARTS:
         if start.startswith(magic):
             raise InvalidFile(f"This is {kind}, not a .pt2 file.", export_hint())
     if start[4:8] == b"TFL3":
         raise InvalidFile("This is a TensorFlow Lite file, not a .pt2 file.", export_hint())
-    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size:
+    if looks_like_safetensors(start, path.stat().st_size):
+        return "safetensors"
+    if start[257:262] == b"ustar":
         raise InvalidFile(
-            "This is a safetensors file: it holds weights, but not the network they belong to.",
-            export_hint(_LOAD_FIRST),
+            "This is a tar archive, not a .pt2 file. If torch.save wrote it, it was a PyTorch from "
+            "before 2017.",
+            "Load it there and save the weights again: torch.save(model.state_dict(), path).",
         )
     if start[0] == 0x08 and (b"onnx" in start.lower() or b"pytorch" in start):
         raise InvalidFile(
@@ -57,10 +70,8 @@ def sniff_model_format(path: Path) -> str:
 
 
 def _refuse_pickle(start: bytes) -> None:
-    legacy_magic = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
     if start[:1] == b"\x80" and start[1:2] in (b"\x01", b"\x02", b"\x03", b"\x04", b"\x05"):
-        old = " It has the form from before torch 1.6." if legacy_magic in start[:32] else ""
-        raise UnsafeFile(_PICKLE + old, export_hint(_LOAD_FIRST))
+        raise UnsafeFile(_PICKLE, export_hint(_LOAD_FIRST))
 
 
 def _sniff_zip(path: Path) -> str:
@@ -76,25 +87,17 @@ def _sniff_zip(path: Path) -> str:
             export_hint("Export the PyTorch network it was made from"),
         )
     if "data.pkl" in names:
-        raise _pickled(pickle)
-    if "archive_format" in names or "serialized_exported_program.json" in names:
+        return _pickled(pickle)
+    if "archive_format" in names or OLD_PROGRAM in names:
         return "pt2"
     raise _named(path) or InvalidFile("This zip archive is not a .pt2 file.", export_hint())
 
 
-def _pickled(pickle: bytes) -> UnsafeFile:
+def _pickled(pickle: bytes) -> str:
     """Which of the two things torch.save is used for, judged by the names in the pickle."""
-    if b"torch._utils\n_rebuild_tensor" in pickle and b"torch.nn.modules" not in pickle:
-        return UnsafeFile(
-            "This is a state_dict saved with torch.save: weights without the network they belong "
-            "to, in a pickle, which can run code when it is opened.",
-            export_hint("Load it with model.load_state_dict(torch.load(path)), then export"),
-        )
-    return UnsafeFile(
-        "This is a whole network saved with torch.save: a pickle, which can run code when it is "
-        "opened.",
-        export_hint("Load it in your own code and export"),
-    )
+    if b"ctorch.nn.modules." in pickle:
+        raise UnsafeFile(_WHOLE, export_hint("Load it in your own code and export"))
+    return "pth"
 
 
 def _named(path: Path) -> InvalidFile | None:
