@@ -10,6 +10,7 @@ import math
 import random
 import threading
 from collections.abc import Iterator
+from dataclasses import asdict
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -18,6 +19,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from app.domain.levels import removed_count
+from app.domain.metrics import ACCURACY, METRICS, Metric
 from app.domain.prediction import (
     CurvePoint,
     UnitFacts,
@@ -25,6 +27,8 @@ from app.domain.prediction import (
     interpolate,
     plan_costs,
     predict_accuracy,
+    predict_metric,
+    unpaired_point,
 )
 from app.domain.sizes import packed_bytes
 from app.paths import static_dir
@@ -81,9 +85,7 @@ def random_curve(rng: random.Random, samples: int, baseline_correct: int) -> lis
 
 
 def as_points(points: list[CurvePoint]) -> list[dict[str, float]]:
-    return [
-        {"sparsity": p.sparsity, "accuracy": p.accuracy, "deviation": p.deviation} for p in points
-    ]
+    return [{"sparsity": p.sparsity, "value": p.value, "deviation": p.deviation} for p in points]
 
 
 def test_counts_round_as_python_does(page: Page) -> None:
@@ -146,11 +148,45 @@ def test_accuracy_of_random_plans(page: Page, units: int) -> None:
             if rng.random() > 0.1
         }
         baseline = rng.choice([correct / samples, correct / samples, 0.0])
-        cases.append([as_map({n: as_points(p) for n, p in curves.items()}), baseline, as_map(plan)])
+        given = as_map({n: as_points(p) for n, p in curves.items()})
+        cases.append([given, baseline, as_map(plan), asdict(ACCURACY)])
         expected.append(predict_accuracy(curves, baseline, plan))
-    for got, want in zip(call(page, "predictAccuracy", cases), expected, strict=True):
+    for got, want in zip(call(page, "predictMetric", cases), expected, strict=True):
         assert got == pytest.approx(list(want), abs=TOLERANCE)
     assert any(0 < want[0] < 1 and want[1] < want[0] < want[2] for want in expected)
+
+
+ALL = {metric.name: metric for known in METRICS.values() for metric in known}
+
+
+@pytest.mark.parametrize("metric", ALL.values(), ids=ALL)
+def test_every_metric_of_random_plans(page: Page, metric: Metric) -> None:
+    rng = random.Random(metric.name)
+    span = 1.0 if metric.fraction else rng.choice([0.01, 1.0, 300.0])
+    cases, expected = [], []
+    for _ in range(40):
+        baseline = rng.choice([rng.random() * span, rng.random() * span, 0.0])
+        curves = {}
+        for name in ("a", "b", "c", "d"):
+            points = []
+            for level in sorted(rng.sample(range(1, 1000), rng.randint(0, 9))):
+                value = rng.random() if metric.fraction else baseline + rng.uniform(-0.3, 3) * span
+                half = rng.choice([None, rng.random() * span / 9])
+                bounds = (None, None) if half is None else (value - half, value + half)
+                points.append(unpaired_point(level / 1000, value, *bounds))
+            curves[name] = points
+        plan = {name: rng.choice([0.0, rng.random()]) for name in ("a", "b", "c", "d", "other")}
+        given = as_map({n: as_points(p) for n, p in curves.items()})
+        cases.append([given, baseline, as_map(plan), asdict(metric)])
+        expected.append(predict_metric(curves, baseline, plan, metric))
+    for got, want in zip(call(page, "predictMetric", cases), expected, strict=True):
+        assert got == pytest.approx(list(want), abs=TOLERANCE, rel=TOLERANCE)
+
+
+def test_deviation_of_an_interval(page: Page) -> None:
+    cases = [[0.2, 0.4], [None, None], [3, 2], [0.25, None], [-2.5, 7]]
+    expected = [unpaired_point(0.5, 0.3, *case).deviation for case in cases]
+    assert call(page, "intervalDeviation", cases) == pytest.approx(expected, abs=TOLERANCE)
 
 
 def test_costs_of_random_plans(page: Page) -> None:
@@ -189,7 +225,9 @@ def test_the_band_is_ninety_five_percent(page: Page) -> None:
     samples, lost = 1000, 40
     point = curve_point(0.5, 0.9 - lost / samples, lost, 0, samples)
     got = call(
-        page, "predictAccuracy", [[as_map({"u": as_points([point])}), 0.9, as_map({"u": 0.5})]]
+        page,
+        "predictMetric",
+        [[as_map({"u": as_points([point])}), 0.9, as_map({"u": 0.5}), asdict(ACCURACY)]],
     )
     deviation = math.sqrt((lost / samples - (lost / samples) ** 2) / samples)
     assert (got[0][2] - got[0][1]) / 2 == pytest.approx(1.959964 * deviation, rel=1e-6)

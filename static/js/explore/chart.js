@@ -4,7 +4,7 @@
 
 import { axis, layout, mono, note, token } from "../charts.js";
 import { $, svg } from "../dom.js";
-import { percent, percentValue, plotlyText } from "../format.js";
+import { plotlyText } from "../format.js";
 import { placeLabels } from "./labels.js";
 import { interpolate } from "./prediction.js";
 import { axisOf, rangeOf, roundTicks, tickText } from "./scale.js";
@@ -48,7 +48,7 @@ export class Chart {
   }
 
   get ready() {
-    return this.store.baseline !== null && this.wrap.clientWidth > 80 && this.wrap.clientHeight > 60;
+    return this.store.yard !== null && this.wrap.clientWidth > 80 && this.wrap.clientHeight > 60;
   }
 
   /** Batches streamed points: the first at once, then one redraw every STREAM_PAUSE. */
@@ -60,27 +60,27 @@ export class Chart {
 
   measure() {
     const { store } = this;
-    const baseline = store.baseline.accuracy;
-    let lowest = baseline;
-    let highest = baseline;
+    const { yard } = store;
+    let lowest = yard.baseline;
+    let highest = yard.baseline;
     for (const points of store.curves.values()) {
-      for (const { accuracy } of points) {
-        if (accuracy < lowest) lowest = accuracy;
-        if (accuracy > highest) highest = accuracy;
+      for (const { value } of points) {
+        if (value < lowest) lowest = value;
+        if (value > highest) highest = value;
       }
     }
-    const [low, high] = rangeOf(store.scale, baseline, lowest, highest, store.tolerance);
-    const unit = axisOf(store.scale, baseline);
+    const [low, high] = rangeOf(store.scale, yard, lowest, highest, store.tolerance);
+    const unit = axisOf(store.scale, yard);
     const margin = { ...margins(), t: 22, b: 40 };
     const width = this.wrap.clientWidth;
     const height = this.wrap.clientHeight;
     const inner = { width: width - margin.l - margin.r, height: height - margin.t - margin.b };
-    const clampUnit = (accuracy) => unit(Math.max(low, Math.min(high, accuracy)));
+    const clampUnit = (value) => unit(Math.max(low, Math.min(high, value)));
     this.geometry = {
       margin, width, height, inner, low, high, unit, clampUnit,
       x: (sparsity) => margin.l + inner.width * sparsity,
-      y: (accuracy) =>
-        margin.t + (inner.height * (unit(high) - clampUnit(accuracy))) / (unit(high) - unit(low)),
+      y: (value) =>
+        margin.t + (inner.height * (unit(high) - clampUnit(value))) / (unit(high) - unit(low)),
       sparsity: (x) => Math.min(1, Math.max(0, (x - margin.l) / inner.width)),
     };
   }
@@ -103,17 +103,19 @@ export class Chart {
   traces() {
     const { store } = this;
     const { unit, clampUnit } = this.geometry;
-    const baseline = store.baseline.accuracy;
+    const { baseline } = store.yard;
     const context = { x: [], y: [] };
     for (const [id, points] of store.curves) {
       if (id === store.selected || !points.length) continue;
       context.x.push(0, ...points.map((p) => p.sparsity * 100), null);
-      context.y.push(unit(baseline), ...points.map((p) => unit(p.accuracy)), null);
+      context.y.push(unit(baseline), ...points.map((p) => unit(p.value)), null);
     }
     const chosen = store.curves.get(store.selected) ?? [];
     const x = [0, ...chosen.map((p) => p.sparsity * 100)];
+    const dense = store.metric.of(store.baseline);
+    const banded = store.hasIntervals ? chosen : [];
     const edge = (key) => [
-      clampUnit(store.baseline[key] ?? baseline), ...chosen.map((p) => clampUnit(p[key])),
+      clampUnit(dense[key] ?? baseline), ...banded.map((p) => clampUnit(p[key] ?? p.value)),
     ];
     const base = { type: "scatter", mode: "lines", hoverinfo: "skip", showlegend: false };
     const accent = token("accent");
@@ -121,12 +123,12 @@ export class Chart {
     return [
       { ...base, ...context, line: { color: token("context"), width: many ? 0.6 : 1 },
         opacity: many ? 0.7 : 1 },
-      { ...base, x, y: chosen.length ? edge("high") : [], line: { width: 0 } },
-      { ...base, x, y: chosen.length ? edge("low") : [], line: { width: 0 }, fill: "tonexty",
+      { ...base, x, y: banded.length ? edge("high") : [], line: { width: 0 } },
+      { ...base, x, y: banded.length ? edge("low") : [], line: { width: 0 }, fill: "tonexty",
         fillcolor: token("accent-band") },
-      { ...base, x, y: [unit(baseline), ...chosen.map((p) => unit(p.accuracy))],
+      { ...base, x, y: [unit(baseline), ...chosen.map((p) => unit(p.value))],
         line: { color: accent, width: 2 } },
-      { ...base, mode: "markers", x: x.slice(1), y: chosen.map((p) => unit(p.accuracy)),
+      { ...base, mode: "markers", x: x.slice(1), y: chosen.map((p) => unit(p.value)),
         marker: { size: 7, color: accent, line: { color: token("paper"), width: 1.25 } } },
     ];
   }
@@ -134,14 +136,15 @@ export class Chart {
   layout() {
     const { store } = this;
     const { margin, width, height, low, high, unit, y } = this.geometry;
-    const baseline = store.baseline.accuracy;
-    const tolerated = baseline - store.tolerance;
+    const { yard, metric } = store;
+    const { baseline } = yard;
+    const tolerated = yard.at(store.tolerance);
     const narrow = isNarrow();
     const close = Math.abs(y(baseline) - y(tolerated)) < 14;
     const reserved = narrow ? [baseline, ...(close ? [] : [tolerated])] : [];
-    const ticks = roundTicks(low, high, baseline, y, narrow ? 22 : 18, reserved);
-    const line = (accuracy, dash, color) => ({
-      type: "line", xref: "x", x0: 0, x1: 100, yref: "y", y0: unit(accuracy), y1: unit(accuracy),
+    const ticks = roundTicks(low, high, yard, y, narrow ? 22 : 18, reserved);
+    const line = (value, dash, color) => ({
+      type: "line", xref: "x", x0: 0, x1: 100, yref: "y", y0: unit(value), y1: unit(value),
       line: { color, width: 1, dash }, layer: "below",
     });
     return layout({
@@ -149,7 +152,7 @@ export class Chart {
       xaxis: axis({
         range: [0, 100], tickvals: PERCENTS, showline: true,
         title: {
-          text: `weights removed from this one layer, %${narrow ? "" : "  (band: 95 % interval)"}`,
+          text: `weights removed from this one layer, %${narrow || !store.hasIntervals ? "" : "  (band: 95 % interval)"}`,
           font: { size: 11, color: token("ink-3") }, standoff: 7,
         },
       }),
@@ -157,8 +160,8 @@ export class Chart {
         range: [unit(low), unit(high)], ticklen: 3,
         tickvals: [...ticks, ...reserved].map(unit),
         ticktext: [
-          ...ticks.map(tickText),
-          ...reserved.map((a) => `<b>${tickText(Number(a.toFixed(3)))}</b>`),
+          ...ticks.map((value) => tickText(value, metric)),
+          ...reserved.map((value) => `<b>${tickText(metric.fraction ? Number(value.toFixed(3)) : value, metric)}</b>`),
         ],
       }),
       shapes: [line(baseline, "solid", token("control")), line(tolerated, "5px,4px", token("ink-2"))],
@@ -166,19 +169,19 @@ export class Chart {
     });
   }
 
-  /** The words at the baseline and at the tolerated accuracy. */
+  /** The words at the baseline and at the tolerated value. */
   references(close) {
-    const { store } = this;
+    const { yard, metric, tolerance } = this.store;
     const { unit } = this.geometry;
-    const baseline = store.baseline.accuracy;
-    const tolerated = baseline - store.tolerance;
-    const words = (accuracy, text) => note(100, unit(accuracy), text, { xshift: 7 });
+    const { baseline } = yard;
+    const tolerated = yard.at(tolerance);
+    const words = (value, text) => note(100, unit(value), text, { xshift: 7 });
     if (close) {
-      return [words(baseline, `base ${percentValue(baseline)}, tol. ${percent(tolerated)}`)];
+      return [words(baseline, `base ${metric.bare(baseline)}, tol. ${metric.text(tolerated)}`)];
     }
     return [
-      words(baseline, `baseline ${percent(baseline)}`),
-      words(tolerated, `tolerated ${percent(tolerated)}`),
+      words(baseline, `baseline ${metric.text(baseline)}`),
+      words(tolerated, `tolerated ${metric.text(tolerated)}`),
     ];
   }
 
@@ -186,22 +189,24 @@ export class Chart {
   names() {
     const { store } = this;
     const g = this.geometry;
-    const baseline = store.baseline.accuracy;
+    const { yard } = store;
     const last = store.grid.at(-1) ?? 1;
     const ends = [];
     for (const unit of store.units) {
       const end = store.curves.get(unit.id).at(-1);
       const isSelected = unit.id === store.selected;
       if (!end || (!isSelected && end.sparsity < last)) continue;
-      ends.push({ unit, end, isSelected, y: g.y(end.accuracy) });
+      ends.push({ unit, end, isSelected, y: g.y(end.value) });
     }
-    const taken = [g.y(baseline), g.y(baseline - store.tolerance)];
-    return placeLabels(ends, taken, { bottom: g.height - g.margin.b - 6, most: 6 }).map(
+    const taken = [g.y(yard.baseline), g.y(yard.at(store.tolerance))];
+    return placeLabels(ends, taken, {
+      bottom: g.height - g.margin.b - 6, most: 6, fromTop: store.metric.sign < 0,
+    }).map(
       ({ unit, end, isSelected, y, shift }) => {
         const room = (g.width - g.x(end.sparsity) - 10) / GLYPH;
         const text = plotlyText(cutStart(unit.label, Math.floor(room)));
         const crowded = end.sparsity < last;
-        return note(end.sparsity * 100, g.clampUnit(end.accuracy), isSelected ? `<b>${text}</b>` : text, {
+        return note(end.sparsity * 100, g.clampUnit(end.value), isSelected ? `<b>${text}</b>` : text, {
           xshift: 8, yshift: -shift,
           font: { family: mono(), size: 10.5, color: token(isSelected ? "accent" : "ink-3") },
           ...(crowded ? { bgcolor: token("paper"), opacity: 0.92 } : {}),
@@ -214,28 +219,28 @@ export class Chart {
   drawRing() {
     const { store } = this;
     const points = store.curves.get(store.selected) ?? [];
-    const show = this.geometry && store.baseline && points.length > 0;
+    const show = this.geometry && store.yard && points.length > 0;
     this.ring.toggleAttribute("hidden", !show);
     if (!show) return;
     const sparsity = toSparsity(store.levels.get(store.selected));
-    const [accuracy] = interpolate(points, store.baseline.accuracy, sparsity);
+    const [value] = interpolate(points, store.yard.baseline, sparsity);
     this.ring.setAttribute("cx", this.geometry.x(sparsity).toFixed(2));
-    this.ring.setAttribute("cy", this.geometry.y(accuracy).toFixed(2));
+    this.ring.setAttribute("cy", this.geometry.y(value).toFixed(2));
   }
 
   drawHover() {
     const { store } = this;
     const id = store.hovered === store.selected ? null : store.hovered;
     const points = store.curves.get(id) ?? [];
-    if (!this.geometry || !points.length) {
+    if (!this.geometry || !store.yard || !points.length) {
       this.hoverLine.removeAttribute("d");
       this.hoverDots.removeAttribute("d");
       this.hoverLabel.textContent = "";
       return;
     }
     const { x, y, width } = this.geometry;
-    const at = points.map((p) => `${x(p.sparsity).toFixed(1)} ${y(p.accuracy).toFixed(1)}`);
-    const start = `${x(0).toFixed(1)} ${y(store.baseline.accuracy).toFixed(1)}`;
+    const at = points.map((p) => `${x(p.sparsity).toFixed(1)} ${y(p.value).toFixed(1)}`);
+    const start = `${x(0).toFixed(1)} ${y(store.yard.baseline).toFixed(1)}`;
     this.hoverLine.setAttribute("d", `M${[start, ...at].join("L")}`);
     // Zero-length strokes with round caps are dots.
     this.hoverDots.setAttribute("d", at.map((p) => `M${p}h0`).join(""));
@@ -244,15 +249,15 @@ export class Chart {
     const room = narrow ? 30 : Math.floor((width - x(end.sparsity) - 10) / GLYPH);
     this.hoverLabel.textContent = cutStart(store.byId.get(id).label, room);
     this.hoverLabel.setAttribute("x", String(narrow ? width - 16 : x(end.sparsity) + 8));
-    this.hoverLabel.setAttribute("y", String(y(end.accuracy) + (narrow ? -8 : 3.5)));
+    this.hoverLabel.setAttribute("y", String(y(end.value) + (narrow ? -8 : 3.5)));
     this.hoverLabel.setAttribute("text-anchor", narrow ? "end" : "start");
   }
 
   /** The unit whose curve passes nearest to a point of the chart, or null. */
   nearest(px, py, within = NEAR) {
     const { store, geometry: g } = this;
-    if (!g || px < g.margin.l - 4 || px > g.width - g.margin.r + 4) return null;
-    const baseline = store.baseline.accuracy;
+    if (!g || !store.yard || px < g.margin.l - 4 || px > g.width - g.margin.r + 4) return null;
+    const { baseline } = store.yard;
     let best = null;
     let least = within;
     const height = (points, x) => g.y(interpolate(points, baseline, g.sparsity(x))[0]);

@@ -54,9 +54,9 @@ export class Handle {
     const level = store.levels.get(store.selected);
     const points = store.curves.get(store.selected);
     const parts = [`${levelText(level)} percent`];
-    if (store.baseline && points.length) {
-      const { accuracy } = readAt(points, store.baseline.accuracy, toSparsity(level));
-      parts.push(`${(accuracy * 100).toFixed(1)} percent accuracy with this layer alone`);
+    if (store.yard && points.length) {
+      const { value } = readAt(points, store.yard, toSparsity(level));
+      parts.push(`${store.metric.spoken(value)} ${store.metric.word} with this layer alone`);
     }
     element.setAttribute("aria-valuenow", levelText(level));
     element.setAttribute("aria-valuetext", parts.join(", "));
@@ -129,9 +129,9 @@ export class Handle {
   showTip(unit, x, y) {
     const { store, tip, chart } = this;
     const sparsity = Math.round(chart.geometry.sparsity(x) * 100) / 100;
-    const { accuracy } = readAt(store.curves.get(unit), store.baseline.accuracy, sparsity);
+    const { value } = readAt(store.curves.get(unit), store.yard, sparsity);
     tip.firstElementChild.textContent = store.byId.get(unit).label;
-    tip.lastElementChild.textContent = `${percent(sparsity, 0)} removed: ${percent(accuracy)}`;
+    tip.lastElementChild.textContent = `${percent(sparsity, 0)} removed: ${store.metric.text(value)}`;
     const { width, height } = chart.geometry;
     tip.style.left = `${Math.min(x + 14, width - tip.offsetWidth - 4)}px`;
     tip.style.top = `${y + 16 + tip.offsetHeight > height ? y - tip.offsetHeight - 10 : y + 16}px`;

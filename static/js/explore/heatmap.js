@@ -2,18 +2,17 @@
 // Each colour class is one SVG path, so that five hundred layers stay cheap.
 
 import { $$, svg } from "../dom.js";
-import { percent, plural, pp } from "../format.js";
+import { percent, plural } from "../format.js";
 import { cutStart, isNarrow, margins } from "./chart.js";
 import { toSparsity } from "./store.js";
 
-/** Upper limits of the colour classes, drop in accuracy; the last class has none. */
-export const LIMITS = [0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25];
-const CLASSES = LIMITS.length + 1;
+const CLASSES = 8;
 const PAUSE = 200;
 
-export function lossClass(drop) {
+/** The colour class of a loss; `limits` are the upper ends of all but the last. */
+export function lossClass(loss, limits) {
   let index = 0;
-  while (index < LIMITS.length && drop > LIMITS[index] + 1e-12) index += 1;
+  while (index < limits.length && loss > limits[index] + 1e-12) index += 1;
   return index;
 }
 
@@ -69,7 +68,7 @@ export class Heatmap {
     this.timer = 0;
     const width = this.box.clientWidth;
     const { store, size } = this;
-    if (!store.baseline || width < 80 || this.box.clientHeight < 30) return;
+    if (!store.yard || width < 80 || this.box.clientHeight < 30) return;
     this.drawnAt = performance.now();
     const rows = store.units.length;
     const frame = size.title ? 42 : 24;
@@ -82,7 +81,7 @@ export class Heatmap {
     const element = svg("svg", {
       class: "heat-svg", width, height: this.geometry.height, role: "img",
       viewBox: `0 0 ${width} ${this.geometry.height}`,
-      "aria-label": "Accuracy lost by layer and sparsity. The numbers are in curves.csv.",
+      "aria-label": `Loss of ${store.metric.word} by layer and sparsity. The numbers are in curves.csv.`,
     }, this.cells(), this.axis());
     this.halo = svg("path", { class: "plan-halo" });
     this.plan = svg("path", { class: "plan-box" });
@@ -106,6 +105,8 @@ export class Heatmap {
 
   cells() {
     const { store } = this;
+    const { yard } = store;
+    const { limits } = yard.metric.family;
     const paths = Array.from({ length: CLASSES }, () => []);
     const missing = [];
     const spared = [];
@@ -118,7 +119,7 @@ export class Heatmap {
         seen.add(index);
         // Where nothing was removed there is no loss to show: not the palest blue, but none.
         const path = point.achieved === 0
-          ? spared : paths[lossClass(store.baseline.accuracy - point.accuracy)];
+          ? spared : paths[lossClass(yard.loss(point.value), limits)];
         path.push(this.rect(row, index));
       }
       for (const index of column.values()) {
@@ -231,6 +232,7 @@ export class Heatmap {
 
   showTip({ unit, x, y }) {
     const { store, tip } = this;
+    if (!store.yard) return;
     const { margin, inner, width } = this.geometry;
     const sparsity = (x - margin.l) / inner;
     const index = this.edges.findIndex((edge) => sparsity < edge) - 1;
@@ -242,7 +244,7 @@ export class Heatmap {
     tip.lastElementChild.textContent = point?.achieved === 0
       ? `${percent(level, 0)} of ${plural(unit.size, "weight")}: nothing removed`
       : `${percent(level, 0)} removed: ` + (point
-        ? `${percent(point.accuracy)} (${pp(point.accuracy - store.baseline.accuracy)})`
+        ? `${store.metric.text(point.value)} (${store.yard.change(point.value)})`
         : "not measured yet");
     tip.style.left = `${this.box.offsetLeft + Math.min(x + 14, width - tip.offsetWidth - 4)}px`;
     const above = y + 30 + tip.offsetHeight > this.box.clientHeight;

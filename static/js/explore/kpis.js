@@ -1,9 +1,9 @@
 // The key numbers. Everything here follows a threshold within one animation frame.
 
 import { $ } from "../dom.js";
-import { ago, bytes, bytesParts, count, countParts, interval, number, percent, percentValue, pp, SPACE } from "../format.js";
+import { ago, bytes, bytesParts, count, countParts, number, percentValue, SPACE } from "../format.js";
 import { drawForest } from "./forest.js";
-import { planCosts, predictAccuracy } from "./prediction.js";
+import { planCosts, predictMetric } from "./prediction.js";
 
 const put = (id, text) => {
   const element = $(`#${id}`);
@@ -28,7 +28,7 @@ export class Kpis {
     };
     $("#kpi-macs").hidden = !facts.total_macs;
     store.on(
-      ["thresholds", "points", "baseline", "status", "plans", "work", "size", "theme", "clock"],
+      ["thresholds", "points", "baseline", "status", "plans", "work", "metric", "size", "theme", "clock"],
       () => this.draw(),
     );
     this.draw();
@@ -36,16 +36,16 @@ export class Kpis {
 
   /** What is predicted for the present thresholds; null before there is a baseline. */
   predict() {
-    const { baseline, curves } = this.store;
-    if (!baseline) return null;
-    const [accuracy, low, high] = predictAccuracy(curves, baseline.accuracy, this.sparsities);
-    return { accuracy, low, high, half: Math.max(high - accuracy, accuracy - low) };
+    const { yard, metric, curves } = this.store;
+    if (!yard) return null;
+    const [value, low, high] = predictMetric(curves, yard.baseline, this.sparsities, metric);
+    return { value, low, high, half: Math.max(high - value, value - low) };
   }
 
   draw() {
     this.sparsities = this.store.sparsities();
     this.drawCosts();
-    this.drawAccuracy();
+    this.drawJudged();
   }
 
   drawCosts() {
@@ -64,20 +64,27 @@ export class Kpis {
     put("k-file-s", `packed estimate; download ${bytes(totals.bytes)}`);
   }
 
-  drawAccuracy() {
+  drawJudged() {
     const { store } = this;
+    const { metric } = store;
+    put("k-pred-name", metric.label);
+    put("k-meas-name", metric.label);
+    put("k-pred-unit", metric.unit);
+    put("k-meas-unit", metric.unit);
     const predicted = this.predict();
     const current = store.currentPlan();
     if (current && store.measurement(current)) store.reference = current.id;
     const source = current && store.measurement(current) ? current : store.plans.get(store.reference);
-    const measured = store.measurement(source);
+    const measurement = store.measurement(source);
+    const found = metric.of(measurement);
+    const measured = found && { ...measurement, ...found };
     const stale = measured !== null && source !== current;
     this.drawPredicted(predicted);
-    this.drawMeasured(measured, source, stale);
+    this.drawMeasured(measured, source, stale, measurement);
     $("#forest").hidden = !predicted;
     if (!predicted) return;
     drawForest($("#forest"), {
-      baseline: store.baseline.accuracy, predicted: store.nothingChosen ? null : predicted,
+      yard: store.yard, predicted: store.nothingChosen ? null : predicted,
       measured, stale,
     });
   }
@@ -91,22 +98,23 @@ export class Kpis {
       put("k-pred-s", store.live ? "waiting for the baseline" : "no baseline was measured");
       return;
     }
-    put("k-pred", percentValue(predicted.accuracy));
+    put("k-pred", store.metric.bare(predicted.value));
     if (store.nothingChosen) {
       put("k-pred-d", "");
       put("k-pred-s", "nothing removed: the baseline");
       return;
     }
-    put("k-pred-d", pp(predicted.accuracy - store.baseline.accuracy));
+    put("k-pred-d", store.yard.change(predicted.value));
     let unknown = 0;
     for (const [unit, level] of store.levels) {
       if (level > 0 && !store.curves.get(unit).length) unknown += 1;
     }
-    const left = unknown ? `, without ${unknown} not measured` : ", estimate";
-    put("k-pred-s", `±${SPACE}${number(predicted.half * 100, 1)}${left}`);
+    const left = unknown ? `without ${unknown} not measured` : "estimate";
+    const half = store.hasIntervals ? store.metric.spread(predicted.half) || store.metric.noSpread : "";
+    put("k-pred-s", [half, left].filter(Boolean).join(", "));
   }
 
-  drawMeasured(measured, plan, stale) {
+  drawMeasured(measured, plan, stale, measurement) {
     const { store } = this;
     const box = $("#k-meas");
     box.classList.toggle("stale", stale);
@@ -117,15 +125,17 @@ export class Kpis {
       const busy = store.work !== null && !store.work.error;
       const next = store.nothingChosen
         ? "choose thresholds, then measure" : "press Measure to run this plan";
-      put("k-meas-s", busy ? "being measured" : next);
+      const other = measurement ? `measured without ${store.metric.word}` : next;
+      put("k-meas-s", busy ? "being measured" : other);
       return;
     }
-    put("k-meas-v", percentValue(measured.accuracy));
-    const baseline = measured.baseline?.accuracy ?? store.baseline?.accuracy;
-    put("k-meas-d", baseline === undefined || stale ? "" : pp(measured.accuracy - baseline));
-    const range = interval(measured.low, measured.high);
+    put("k-meas-v", store.metric.bare(measured.value));
+    const baseline = store.metric.value(measured.baseline) ?? store.yard?.baseline ?? null;
+    const change = () => store.metric.against(baseline).change(measured.value);
+    put("k-meas-d", baseline === null || stale ? "" : change());
+    const range = store.metric.range(measured.low, measured.high);
     const age = ago(measured.created_at ?? plan.created_at);
-    const facts = `${range} n = ${number(measured.samples)}`;
+    const facts = `${range} n = ${number(measured.samples)}`.trim();
     put("k-meas-s", stale ? `${facts}, of the previous plan` : [facts, age].filter(Boolean).join(", "));
   }
 }

@@ -4,14 +4,15 @@ const LINE = 14;
 
 /**
  * The selected label is always placed, moved to the nearest free line if it must; the others only
- * where they fit, from the bottom up (the most sensitive layers are the ones to name).
+ * where they fit, beginning where the most sensitive layers end: those are the ones to name. That is
+ * the bottom, or with `fromTop` the top.
  *
  * @template {{y: number, isSelected: boolean}} Label
  * @param {Label[]} labels `y` in pixels, growing downwards
  * @param {number[]} taken heights of text that is already there
  * @returns {(Label & {shift: number})[]} `shift` in pixels, growing downwards
  */
-export function placeLabels(labels, taken, { bottom = Infinity, most = 6 } = {}) {
+export function placeLabels(labels, taken, { bottom = Infinity, most = 6, fromTop = false } = {}) {
   const used = [...taken];
   const free = (y) => used.every((other) => Math.abs(other - y) >= LINE);
   const placed = [];
@@ -23,7 +24,7 @@ export function placeLabels(labels, taken, { bottom = Infinity, most = 6 } = {})
     used.push(selected.y + shift);
     placed.push({ ...selected, shift });
   }
-  const others = labels.filter((label) => !label.isSelected).sort((a, b) => b.y - a.y);
+  const others = labels.filter((label) => !label.isSelected).sort((a, b) => (fromTop ? a.y - b.y : b.y - a.y));
   for (const label of others) {
     if (placed.length > most) break;
     // A curve that ends on the floor has its name just above it, not cut by the axis.

@@ -74,10 +74,11 @@ export class LayerTable {
     const { store } = this;
     const row = this.rows.get(id);
     const points = store.curves.get(id);
-    const baseline = store.baseline?.accuracy ?? null;
-    if (baseline !== null) {
-      const d = curvePath(points.map((p) => [p.sparsity, p.accuracy]), { baseline });
-      const y = (stretched(baseline - store.tolerance, baseline) * 20).toFixed(1);
+    const { yard, metric } = store;
+    if (yard !== null) {
+      const { baseline } = yard;
+      const d = curvePath(points.map((p) => [p.sparsity, p.value]), { baseline, metric });
+      const y = (stretched(yard.at(store.tolerance), baseline, metric) * 20).toFixed(1);
       row.tol.setAttribute("d", `M0 ${y}H100`);
       row.past.setAttribute("d", points.length ? d : "");
       row.kept.setAttribute("d", points.length ? d : "");
@@ -92,7 +93,7 @@ export class LayerTable {
     const level = store.levels.get(id);
     const chip = chipOf({
       points: store.curves.get(id), expected: store.grid.length,
-      baseline: store.baseline?.accuracy ?? null, tolerance: store.tolerance, live: store.status === "running",
+      yard: store.yard, tolerance: store.tolerance, live: store.status === "running",
       level, removed: removedCount(toSparsity(level), store.byId.get(id).size),
       size: store.byId.get(id).size,
     });
@@ -120,15 +121,15 @@ export class LayerTable {
   }
 
   valueText(id, level) {
-    const { baseline, curves } = this.store;
+    const { yard, metric, curves } = this.store;
     const start = `${levelText(level)} percent`;
     const points = curves.get(id);
     if (level > 0 && removedCount(toSparsity(level), this.store.byId.get(id).size) === 0) {
       return `${start}, nothing removed`;
     }
-    if (!baseline || !points.length) return start;
-    const { accuracy } = readAt(points, baseline.accuracy, toSparsity(level));
-    return `${start}, ${(accuracy * 100).toFixed(1)} percent accuracy with this layer alone`;
+    if (!yard || !points.length) return start;
+    const { value } = readAt(points, yard, toSparsity(level));
+    return `${start}, ${metric.spoken(value)} ${metric.word} with this layer alone`;
   }
 
   listOthers() {
@@ -241,12 +242,12 @@ export class LayerTable {
   }
 
   wanted() {
-    const { units, sort, curves, baseline, tolerance } = this.store;
+    const { units, sort, curves, yard, tolerance } = this.store;
     if (sort === "size") {
       return [...units].sort((a, b) => b.size - a.size || a.index - b.index).map((u) => u.id);
     }
-    if (sort === "sensitivity" && baseline) {
-      return bySensitivity(units, curves, baseline.accuracy, tolerance);
+    if (sort === "sensitivity" && yard) {
+      return bySensitivity(units, curves, yard, tolerance);
     }
     return units.map((unit) => unit.id);
   }

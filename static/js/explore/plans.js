@@ -3,7 +3,7 @@
 
 import { post } from "../api.js";
 import { $, h } from "../dom.js";
-import { number, percent, percentValue, SPACE } from "../format.js";
+import { number, percent } from "../format.js";
 import { toLevel } from "./store.js";
 
 const SHOWN = 12;
@@ -31,19 +31,21 @@ export function openPlan(store, history, plan) {
 const nameOf = (plan) => plan.name || `#${plan.id}`;
 
 /** Mean distance of prediction and measurement, where both are known. */
-function predictionError(rows) {
+function predictionError(rows, metric) {
   const errors = rows
-    .filter(({ plan }) => typeof plan.predicted?.accuracy === "number")
-    .map(({ plan, measured }) => Math.abs(plan.predicted.accuracy - measured.accuracy));
+    .map(({ plan, measured }) => [metric.value(plan.predicted), metric.value(measured)])
+    .filter((pair) => !pair.includes(null))
+    .map(([predicted, measured]) => Math.abs(predicted - measured));
   if (!errors.length) return "";
   const mean = errors.reduce((a, b) => a + b, 0) / errors.length;
-  return `prediction off by ${number(mean * 100, 1)}${SPACE}pp`;
+  return `prediction off by ${metric.difference(mean).replace("+", "")}`;
 }
 
 export function followPlans(store, history) {
   const body = $("#hist");
   const draw = () => {
     const current = store.currentPlan();
+    const { metric } = store;
     const rows = [...store.plans.values()]
       .map((plan) => ({ plan, measured: store.measurement(plan) }))
       .filter(({ measured }) => measured)
@@ -51,18 +53,20 @@ export function followPlans(store, history) {
       .slice(0, SHOWN);
     $("#hist-empty").hidden = rows.length > 0;
     $("#hist-table").hidden = rows.length === 0;
-    $("#hist-error").textContent = predictionError(rows);
+    $("#hist-error").textContent = predictionError(rows, metric);
     body.replaceChildren(...rows.map(({ plan, measured }) => {
       const isNow = plan === current;
+      const figures = metric.of(measured);
+      const range = figures ? metric.range(figures.low, figures.high) : "";
       return h("tr", { "aria-current": isNow ? "true" : null },
         h("th", { scope: "row" }, isNow ? `${nameOf(plan)}, now`
           : h("a", { href: `?plan=${plan.id}`, dataset: { plan: String(plan.id) } }, nameOf(plan))),
         h("td", { class: "num" }, percent(plan.predicted?.sparsity ?? measured.sparsity)),
-        h("td", { class: "num pr" }, percentValue(plan.predicted?.accuracy)),
+        h("td", { class: "num pr" }, metric.bare(metric.value(plan.predicted))),
         h("td", {
           class: "num",
-          title: `[${percentValue(measured.low)}, ${percentValue(measured.high)}], n = ${number(measured.samples)}`,
-        }, percentValue(measured.accuracy)));
+          title: [range, `n = ${number(measured.samples)}`].filter(Boolean).join(", "),
+        }, metric.bare(figures?.value)));
     }));
   };
   body.addEventListener("click", (event) => {
@@ -71,6 +75,6 @@ export function followPlans(store, history) {
     event.preventDefault();
     openPlan(store, history, store.plans.get(Number(link.dataset.plan)));
   });
-  store.on(["plans", "thresholds"], draw);
+  store.on(["plans", "thresholds", "metric"], draw);
   draw();
 }

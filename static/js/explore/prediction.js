@@ -2,18 +2,20 @@
  * What a plan will do, predicted in the page: the same sums as `app/domain/prediction.py` and
  * `app/domain/sizes.py`, number for number (`tests/browser/test_prediction_js.py` compares them).
  *
- * The joint accuracy is predicted as if layers failed independently:
- * `baseline * product over units of min(1, accuracy_u(s_u) / baseline)`; the band adds the paired
- * variances of the units' drops. It knows nothing of interactions between layers.
+ * Layers are predicted as if they failed independently. Fractions of which more is better multiply
+ * what each unit keeps: `baseline * product over units of min(1, value_u(s_u) / baseline)`; all other
+ * metrics add up what each unit costs. The band adds the variances of the units. It knows nothing of
+ * interactions between layers.
  */
 
 /** Two-sided standard normal quantile for 95 %. */
 export const Z95 = 1.959963984540054;
 
 /**
- * @typedef {{sparsity: number, accuracy: number, deviation: number}} CurvePoint
+ * @typedef {{sparsity: number, value: number, deviation: number}} CurvePoint
  * @typedef {{id: string, size: number, rows: number, itemsize: number, macs: number}} UnitFacts
  * @typedef {{parameters: number, macs: number, bytes: number}} Totals
+ * @typedef {{name: string, label: string, higher_is_better: boolean, fraction: boolean}} Metric
  */
 
 /** Round half to even, as Python does: both sides must remove the same number of weights. */
@@ -38,6 +40,12 @@ export function pairedDeviation(lost, gained, samples) {
   );
 }
 
+/** The deviation of a metric that is known by its 95 % interval; without one, 0. */
+export function intervalDeviation(low, high) {
+  const known = typeof low === "number" && typeof high === "number";
+  return known ? Math.max(0, (high - low) / 2) / Z95 : 0;
+}
+
 /** The first index whose sparsity is not below `sparsity`; `points` ascend. */
 function bisectLeft(points, sparsity) {
   let low = 0;
@@ -51,7 +59,7 @@ function bisectLeft(points, sparsity) {
 }
 
 /**
- * Accuracy and deviation at `sparsity`, linear between measured points (ascending, all above 0).
+ * Value and deviation at `sparsity`, linear between measured points (ascending, all above 0).
  * Nothing removed is the baseline exactly; beyond the last point, the last point.
  *
  * @param {CurvePoint[]} points
@@ -62,39 +70,51 @@ export function interpolate(points, baseline, sparsity) {
   const index = bisectLeft(points, sparsity);
   if (index >= points.length) {
     const last = points[points.length - 1];
-    return [last.accuracy, last.deviation];
+    return [last.value, last.deviation];
   }
   const right = points[index];
-  if (right.sparsity === sparsity) return [right.accuracy, right.deviation];
-  const left = index > 0 ? points[index - 1] : { sparsity: 0, accuracy: baseline, deviation: 0 };
+  if (right.sparsity === sparsity) return [right.value, right.deviation];
+  const left = index > 0 ? points[index - 1] : { sparsity: 0, value: baseline, deviation: 0 };
   const share = (sparsity - left.sparsity) / (right.sparsity - left.sparsity);
   return [
-    left.accuracy + share * (right.accuracy - left.accuracy),
+    left.value + share * (right.value - left.value),
     left.deviation + share * (right.deviation - left.deviation),
   ];
 }
 
+/** Whether the fractions that units keep of this metric are multiplied. */
+export const multiplies = (metric) => metric.fraction && metric.higher_is_better;
+
 /**
- * `[accuracy, low, high]` of the joint plan. Units without a curve are taken as harmless.
+ * `[value, low, high]` of the joint plan. Units without a curve are taken as harmless.
  *
  * @param {Map<string, CurvePoint[]>} curves
  * @param {Map<string, number>} sparsities fractions by unit
+ * @param {Metric} metric
  * @returns {[number, number, number]}
  */
-export function predictAccuracy(curves, baseline, sparsities) {
-  if (baseline <= 0) return [0, 0, 0];
+export function predictMetric(curves, baseline, sparsities, metric) {
+  if (multiplies(metric) && baseline <= 0) return [0, 0, 0];
+  const sign = metric.higher_is_better ? 1 : -1;
   let kept = 1;
+  let lost = 0;
   let variance = 0;
   for (const [unit, sparsity] of sparsities) {
     const points = curves.get(unit);
     if (!points || points.length === 0 || sparsity <= 0) continue;
-    const [accuracy, deviation] = interpolate(points, baseline, sparsity);
-    kept *= Math.min(1, accuracy / baseline);
-    variance += (deviation / baseline) ** 2;
+    const [value, deviation] = interpolate(points, baseline, sparsity);
+    if (multiplies(metric)) kept *= Math.min(1, value / baseline);
+    else lost += Math.max(0, sign * (baseline - value));
+    variance += deviation ** 2;
   }
-  const predicted = baseline * kept;
-  const half = Z95 * baseline * Math.sqrt(variance);
-  return [predicted, Math.max(0, predicted - half), Math.min(1, predicted + half)];
+  const predicted = multiplies(metric) ? baseline * kept : baseline - sign * lost;
+  const half = Z95 * Math.sqrt(variance);
+  const low = predicted - half;
+  const high = predicted + half;
+  if (metric.fraction) return [predicted, Math.max(0, low), Math.min(1, high)];
+  // What counts down to nothing (errors, losses) is never below it.
+  const floor = Math.min(0, predicted);
+  return [predicted, metric.higher_is_better ? low : Math.max(floor, low), high];
 }
 
 /** Bytes of the cheapest layout: dense; a bitmap and the non-zeros; CSR. */

@@ -1,14 +1,23 @@
 // What a curve says: its knee, whether the noise decides it, what state its layer is in. Pure.
 
-import { interpolate, pairedDeviation, removedCount, Z95 } from "./prediction.js";
+import { interpolate, intervalDeviation, pairedDeviation, removedCount, Z95 } from "./prediction.js";
 
 /** A knee below this is called fragile. */
 export const FRAGILE_BELOW = 0.45;
 
-/** A point as the API gives it, with the deviation of its paired drop. */
-export function curvePoint(point) {
-  const { lost = 0, gained = 0, samples = 0 } = point;
-  return { ...point, deviation: pairedDeviation(lost, gained, samples) };
+/**
+ * A point as the API gives it, read in one metric: `value`, `low`, `high`, and the `deviation` of its
+ * difference from dense, on paired samples where they are known. Null without a value.
+ */
+export function curvePoint(point, metric) {
+  const found = metric.of(point);
+  if (!found) return null;
+  const { lost, gained, samples } = point;
+  const paired = metric.name === "accuracy" && typeof lost === "number" && typeof gained === "number";
+  const deviation = paired
+    ? pairedDeviation(lost, gained, samples)
+    : intervalDeviation(found.low, found.high);
+  return { ...point, value: found.value, low: found.low, high: found.high, deviation };
 }
 
 /**
@@ -19,15 +28,17 @@ export function curvePoint(point) {
  * last point nothing is known, so the knee never lies there; `holds` says that the curve ended
  * while it was still tolerated.
  *
- * @param {{sparsity: number, accuracy: number, deviation: number}[]} points ascending
+ * @param {{sparsity: number, value: number, deviation: number}[]} points ascending
+ * @param {import("../metrics.js").Yardstick} yard
+ * @param {number} tolerance in the yardstick's unit of loss
  * @returns {{knee: number, holds: boolean, noisy: boolean}}
  */
-export function readKnee(points, baseline, tolerance) {
+export function readKnee(points, yard, tolerance) {
   let left = { sparsity: 0, drop: 0 };
   let crossing = null;
   let noisy = false;
   for (const point of points) {
-    const drop = baseline - point.accuracy;
+    const drop = yard.loss(point.value);
     if (drop <= tolerance + 1e-12) {
       if (crossing !== null) noisy = true;
       crossing = null;
@@ -38,7 +49,7 @@ export function readKnee(points, baseline, tolerance) {
       const share = (tolerance - left.drop) / (drop - left.drop);
       crossing = left.sparsity + share * (point.sparsity - left.sparsity);
     }
-    if (drop - Z95 * point.deviation > tolerance) break;
+    if (drop - Z95 * yard.size(point.deviation) > tolerance) break;
   }
   if (crossing === null) return { knee: left.sparsity, holds: points.length > 0, noisy };
   // Rounded down: a threshold at the knee stays inside the tolerance.
@@ -46,15 +57,15 @@ export function readKnee(points, baseline, tolerance) {
   return { knee: Math.max(whole, Math.min(left.sparsity, crossing)), holds: false, noisy };
 }
 
-/** Predicted accuracy of one unit alone at `sparsity`, its paired 95 % half width and its drop. */
-export function readAt(points, baseline, sparsity) {
-  const [accuracy, deviation] = interpolate(points, baseline, sparsity);
-  return { accuracy, half: Z95 * deviation, difference: accuracy - baseline };
+/** The value of one unit alone at `sparsity`, and the 95 % half width of its difference. */
+export function readAt(points, yard, sparsity) {
+  const [value, deviation] = interpolate(points, yard.baseline, sparsity);
+  return { value, half: Z95 * deviation };
 }
 
-/** The first measured point that lost more than `drop` (fraction), or null. */
-export function collapse(points, baseline, drop = 0.2) {
-  return points.find((point) => baseline - point.accuracy > drop) ?? null;
+/** The first measured point that lost more than anybody tolerates, or null. */
+export function collapse(points, yard) {
+  return points.find((point) => yard.loss(point.value) > yard.metric.family.collapse) ?? null;
 }
 
 /**
@@ -63,8 +74,7 @@ export function collapse(points, baseline, drop = 0.2) {
  * @returns {{kind: "plain" | "warn" | "warn two" | "danger" | "live", icon: string | null, word: string,
  *   knee: number | null, title: string}}
  */
-export function chipOf({ points, expected, baseline, tolerance, live, level, removed, size }) {
-  const limit = `${(tolerance * 100).toFixed(1).replace(/\.0$/, "")}\u202fpp`;
+export function chipOf({ points, expected, yard, tolerance, live, level, removed, size }) {
   if (level > 0 && removed === 0) {
     return {
       kind: "warn two", icon: null, word: "nothing removed", knee: null,
@@ -78,10 +88,11 @@ export function chipOf({ points, expected, baseline, tolerance, live, level, rem
       title: live ? "points measured so far; refining" : "points measured; the rest is not",
     };
   }
-  if (baseline === null || points.length === 0) {
+  if (yard === null || points.length === 0) {
     return { kind: "plain", icon: null, word: "–", knee: null, title: "not measured" };
   }
-  const { knee, holds, noisy } = readKnee(points, baseline, tolerance);
+  const { knee, holds, noisy } = readKnee(points, yard, tolerance);
+  const limit = yard.metric.limit(tolerance);
   const percent = `${Math.floor(knee * 100 + 1e-9)}\u202f%`;
   const spared = removedCount(knee, size) === 0;
   if (spared && holds) {
@@ -93,7 +104,7 @@ export function chipOf({ points, expected, baseline, tolerance, live, level, rem
   if (noisy) {
     return {
       kind: "warn", icon: "noise", word: "noise", knee,
-      title: `knee at ${percent}, but the drop crosses ${limit} more than once within its noise`,
+      title: `knee at ${percent}, but the loss crosses ${limit} more than once within its noise`,
     };
   }
   if (!holds && (knee < FRAGILE_BELOW || spared)) {
@@ -105,24 +116,24 @@ export function chipOf({ points, expected, baseline, tolerance, live, level, rem
   return {
     kind: "plain", icon: holds ? "check" : "knee", word: `${holds ? "holds" : "knee"} ${percent}`, knee,
     title: holds ? `loses no more than ${limit} up to ${percent}, the last level measured`
-      : `tolerates ${percent} for a drop of ${limit}`,
+      : `tolerates ${percent} for a loss of ${limit}`,
   };
 }
 
-/** Unit ids, most sensitive first: by knee, then by the accuracy at the last point. */
-export function bySensitivity(units, curves, baseline, tolerance) {
+/** Unit ids, most sensitive first: by knee, then by the loss at the last point. */
+export function bySensitivity(units, curves, yard, tolerance) {
   const rank = new Map(
     units.map((unit) => {
       const points = curves.get(unit.id);
-      const { knee } = readKnee(points, baseline, tolerance);
-      return [unit.id, [knee, points.at(-1)?.accuracy ?? 1]];
+      const { knee } = readKnee(points, yard, tolerance);
+      return [unit.id, [knee, points.length ? yard.loss(points.at(-1).value) : -Infinity]];
     }),
   );
   return [...units]
     .sort((a, b) => {
       const [kneeA, endA] = rank.get(a.id);
       const [kneeB, endB] = rank.get(b.id);
-      return kneeA - kneeB || endA - endB || a.index - b.index;
+      return kneeA - kneeB || endB - endA || a.index - b.index;
     })
     .map((unit) => unit.id);
 }

@@ -2,7 +2,7 @@
 // table of numbers.
 
 import { $, h } from "../dom.js";
-import { interval, loss, number, percent, percentValue, plural, pp, SPACE } from "../format.js";
+import { loss, number, percent, percentValue, plural } from "../format.js";
 import { removedCount } from "./prediction.js";
 import { collapse, readAt, readKnee } from "./reading.js";
 import { toLevel, toPercent, toSparsity } from "./store.js";
@@ -18,37 +18,38 @@ function parts(store) {
   const sparsity = toSparsity(level);
   const points = store.curves.get(unit.id);
   const result = [h("span", { class: "mono", title: unit.id }, unit.label)];
-  if (!store.baseline) return [...result, h("span", {}, store.live ? "waiting for the baseline" : "not measured")];
+  const { yard, metric } = store;
+  if (!yard) return [...result, h("span", {}, store.live ? "waiting for the baseline" : "not measured")];
   if (!points.length) return [...result, h("span", {}, "not measured yet")];
-  const baseline = store.baseline.accuracy;
   const digits = level % 10_000 ? 1 : 0;
   const removed = removedCount(sparsity, unit.size);
   if (level > 0 && removed === 0) {
     result.push(h("span", { class: "chip warn" },
       `${percent(sparsity, digits)} of ${plural(unit.size, "weight")}: nothing removed`));
   } else if (level > 0) {
-    const { accuracy, half, difference } = readAt(points, baseline, sparsity);
+    const { value, half } = readAt(points, yard, sparsity);
+    const figures = [yard.change(value), metric.spread(half) || (store.hasIntervals ? metric.noSpread : "")];
     result.push(h("span", {
-      title: `${number(removed)} of ${number(unit.size)} weights; ± is the 95 % interval of the drop, on the same samples`,
+      title: `${number(removed)} of ${number(unit.size)} weights; ± is the 95 % interval${metric.name === "accuracy" ? " of the drop, on the same samples" : ""}`,
     },
-      bold(percent(sparsity, digits)), " removed → ", bold(percent(accuracy)),
-      ` (${pp(difference)}, ±${SPACE}${number(half * 100, 1)})`));
+      bold(percent(sparsity, digits)), " removed → ", bold(metric.text(value)),
+      ` (${figures.filter(Boolean).join(", ")})`));
     if (sparsity > points.at(-1).sparsity) {
       result.push(h("span", { class: "chip warn" },
         `beyond ${percent(points.at(-1).sparsity, 0)}, the last level measured`));
     }
   } else result.push(h("span", {}, "nothing removed"));
-  const { knee, holds } = readKnee(points, baseline, store.tolerance);
-  const limit = pp(-store.tolerance, store.tolerance * 1000 % 10 ? 1 : 0);
+  const { knee, holds } = readKnee(points, yard, store.tolerance);
+  const limit = metric.signedLimit(store.tolerance);
   if (removedCount(knee, unit.size) === 0) {
     result.push(h("span", {}, "nothing is removed up to ", bold(percent(knee, 0))));
   } else {
     result.push(h("span", {}, `holds ${limit} up to `, bold(percent(knee, 0)),
       holds ? ", the last level measured" : ""));
   }
-  const fallen = collapse(points, baseline);
+  const fallen = collapse(points, yard);
   result.push(fallen
-    ? h("span", {}, "falls to ", bold(percent(fallen.accuracy, 0)), ` at ${percent(fallen.sparsity, 0)}`)
+    ? h("span", {}, `${metric.sign > 0 ? "falls" : "rises"} to `, bold(metric.text(fallen.value, 0)), ` at ${percent(fallen.sparsity, 0)}`)
     : h("span", {}, `no collapse up to ${percent(points.at(-1).sparsity, 0)}`));
   return result;
 }
@@ -67,7 +68,7 @@ export function followReadout(store) {
       spoken.textContent = [...line.children].map((part) => part.textContent).join(", ");
     }, QUIET);
   };
-  store.on(["thresholds", "selection", "points", "baseline", "status", "tolerance"], draw);
+  store.on(["thresholds", "selection", "points", "baseline", "status", "tolerance", "metric"], draw);
   draw();
 }
 
@@ -84,16 +85,17 @@ export function followNumbers(store) {
       h("th", { scope: "row", class: "num" }, String(toPercent(toLevel(point.sparsity)))),
       h("td", { class: "num", title: `achieved ${percent(point.achieved, 4)}` },
         point.achieved === 0 ? "none" : percentValue(point.achieved)),
-      h("td", { class: "num" }, number(point.accuracy * 100, 1)),
-      h("td", { class: "num muted" }, interval(point.low, point.high)),
+      h("td", { class: "num" }, store.metric.bare(point.value)),
+      h("td", { class: "num muted" }, store.metric.range(point.low, point.high) || "–"),
       h("td", { class: "num" }, loss(point.loss)),
       h("td", { class: "num", title: `${point.lost ?? "?"} lost, ${point.gained ?? "?"} gained` },
         number(point.flips)))));
+    $("#numbers-metric").textContent = store.metric.label;
     $("#numbers-n").textContent = store.baseline
-      ? `Accuracy in %, 95 % interval, mean loss and predictions that changed, of n = ${number(store.baseline.samples)}.`
+      ? `${store.metric.label}${store.metric.fraction ? " in %" : ""}, 95 % interval, mean loss and predictions that changed, of n = ${number(store.baseline.samples)}.`
       : "";
   };
   box.addEventListener("toggle", draw);
-  store.on(["selection", "points", "baseline"], draw);
+  store.on(["selection", "points", "baseline", "metric"], draw);
   draw();
 }

@@ -3,7 +3,7 @@
 import { post } from "../api.js";
 import { openDialog } from "../dialog.js";
 import { $, $$ } from "../dom.js";
-import { number, percent, plural, SPACE } from "../format.js";
+import { plural, SPACE } from "../format.js";
 import { ensurePlan } from "./plans.js";
 
 /** @param {import("./store.js").Store} store @param {import("./kpis.js").Kpis} kpis */
@@ -46,11 +46,13 @@ export function wireRetrain(store, kpis) {
   /** What the plan does before retraining: measured where it is, predicted with its ± otherwise. */
   const expected = () => {
     const measured = store.measurement(store.currentPlan());
-    if (measured) return `${percent(measured.accuracy)} measured before retraining`;
+    const { metric } = store;
+    const known = metric.value(measured);
+    if (known !== null) return `${metric.word} ${metric.text(known)} measured before retraining`;
     const predicted = kpis.predict();
     if (!predicted) return "";
-    const half = `±${SPACE}${number(predicted.half * 100, 1)}`;
-    return `${percent(predicted.accuracy)} (${half}) predicted before retraining`;
+    const half = metric.spread(predicted.half);
+    return `${metric.word} ${metric.text(predicted.value)}${half ? ` (${half})` : ""} predicted before retraining`;
   };
 
   button.addEventListener("click", () => {

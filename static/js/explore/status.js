@@ -143,11 +143,13 @@ export function followAnalysis(store, measure) {
     if (asking) return;
     asking = true;
     try {
-      const { baseline, curves } = await get(`/api/analyses/${store.analysis.id}`);
+      const analysis = await get(`/api/analyses/${store.analysis.id}`);
+      const { baseline, curves } = analysis;
       for (const { unit, criterion, points } of curves) {
         store.addPoints(points.map((point) => ({ unit, criterion, ...point })));
       }
       if (baseline && !store.baseline) store.setBaseline(baseline);
+      store.takeMetrics(analysis);
     } catch {
       // The lost-connection bar says it; the next event asks again.
     } finally {
@@ -161,7 +163,11 @@ export function followAnalysis(store, measure) {
         store.setStatus(data);
         if (!store.live) catchUp();
       },
-      baseline: (data) => store.setBaseline(data),
+      baseline: (data) => {
+        store.setBaseline(data);
+        // What is predicted turns out only now: its metrics are the analysis's.
+        if (data.kind && data.kind !== store.task) catchUp();
+      },
       points: (data) => {
         store.addPoints(data.points);
         if (!store.baseline) catchUp();

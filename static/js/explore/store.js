@@ -1,6 +1,7 @@
 // The one state of the explore page, and who hears of a change. Every change marks a topic dirty;
 // all listeners run once in the next animation frame, with what became dirty. Nothing here draws.
 
+import { readMetrics } from "../metrics.js";
 import { curvePoint } from "./reading.js";
 
 const SCALE = 1_000_000;
@@ -14,7 +15,7 @@ export const fromPercent = (percent) => toLevel(percent / 100);
 
 /**
  * @typedef {"thresholds" | "points" | "baseline" | "selection" | "hover" | "scale" | "sort" |
- *   "query" | "tolerance" | "status" | "plans" | "work" | "theme" | "size" | "clock"} Topic
+ *   "query" | "tolerance" | "metric" | "status" | "plans" | "work" | "theme" | "size" | "clock"} Topic
  * @typedef {{id: string, index: number, label: string, size: number, shape: number[],
  *   prunable: boolean, reason: string | null}} Unit
  * @typedef {Map<Topic, Set<string>>} Dirty  topic → the unit ids concerned (empty: all or none)
@@ -35,6 +36,15 @@ function labels(units) {
   );
 }
 
+/** Puts a point where its sparsity belongs; whether there was none at that sparsity. */
+function putInOrder(points, entry) {
+  let at = points.length;
+  while (at > 0 && points[at - 1].sparsity >= entry.sparsity) at -= 1;
+  const replaces = points[at]?.sparsity === entry.sparsity;
+  points.splice(at, replaces ? 1 : 0, entry);
+  return !replaces;
+}
+
 export class Store {
   /** @param {object} state what the server put into the page; see templates/explore.html */
   constructor(state) {
@@ -47,6 +57,7 @@ export class Store {
     this.criterion = analysis.criteria?.[0] ?? "magnitude";
     this.grid = [...(analysis.sparsities ?? [])].sort((a, b) => a - b);
     this.baseline = analysis.baseline ?? null;
+    this.readMetrics(analysis);
 
     const names = labels(analysis.units);
     /** @type {Unit[]} */
@@ -59,7 +70,9 @@ export class Store {
     this.byId = new Map(this.units.map((unit) => [unit.id, unit]));
     this.factsById = new Map(this.facts.units.map((unit) => [unit.id, unit]));
 
-    /** @type {Map<string, object[]>} measured points by unit, ascending sparsity */
+    /** @type {Map<string, object[]>} measured points by unit, ascending sparsity, as they came */
+    this.points = new Map(this.units.map((unit) => [unit.id, []]));
+    /** @type {Map<string, object[]>} the same read in the chosen metric, without those it lacks */
     this.curves = new Map(this.units.map((unit) => [unit.id, []]));
     for (const curve of analysis.curves) {
       if (curve.criterion !== undefined && curve.criterion !== this.criterion) continue;
@@ -73,8 +86,8 @@ export class Store {
     this.scale = "stretched";
     this.sort = "network";
     this.query = "";
-    /** Drop in accuracy (fraction) that counts as tolerated: the line, the knees, the chips. */
-    this.tolerance = 0.01;
+    /** The loss that counts as tolerated, in the metric's unit: the line, the knees, the chips. */
+    this.tolerance = this.metric.family.tolerance;
 
     this.status = analysis.status;
     this.error = analysis.error ?? null;
@@ -123,14 +136,69 @@ export class Store {
 
   /** Adds or replaces one measured point. Points of units or criteria not shown are passed over. */
   insert(unit, point) {
-    const points = this.curves.get(unit);
+    const points = this.points.get(unit);
     if (!points || !(point.sparsity > 0)) return false;
-    const entry = curvePoint(point);
-    let at = points.length;
-    while (at > 0 && points[at - 1].sparsity >= entry.sparsity) at -= 1;
-    const replaces = points[at]?.sparsity === entry.sparsity;
-    points.splice(at, replaces ? 1 : 0, entry);
-    return !replaces;
+    const entry = curvePoint(point, this.metric);
+    if (entry) putInOrder(this.curves.get(unit), entry);
+    return putInOrder(points, point);
+  }
+
+  /** The metrics that the page can be read in; the primary one, until another is chosen. */
+  readMetrics({ metrics, metric, task }) {
+    const { list, primary } = readMetrics({ metrics, metric });
+    this.task = task;
+    this.primary = primary;
+    this.allMetrics = list;
+    this.metric = list.find((each) => each.name === this.metric?.name) ?? primary;
+  }
+
+  /** Those that are defined here: with four classes there is no top 5. */
+  get metrics() {
+    if (!this.baseline) return this.allMetrics;
+    return this.allMetrics.filter((each) => each.value(this.baseline) !== null);
+  }
+
+  /** The dense network's value in the chosen metric; null until it is measured. */
+  get yard() {
+    const base = this.metric.value(this.baseline);
+    if (base === null) return null;
+    if (this.kept?.metric !== this.metric || this.kept.baseline !== base) {
+      this.kept = this.metric.against(base);
+    }
+    return this.kept;
+  }
+
+  /** Whether the chosen metric comes with intervals; null while no point says. */
+  get hasIntervals() {
+    for (const points of this.curves.values()) {
+      for (const { deviation, low } of points) return deviation > 0 || typeof low === "number";
+    }
+    return null;
+  }
+
+  setMetric(name) {
+    const metric = this.allMetrics.find((each) => each.name === name);
+    if (!metric || metric === this.metric) return;
+    const sameUnit = metric.family === this.metric.family;
+    this.metric = metric;
+    if (!sameUnit) this.tolerance = metric.family.tolerance;
+    this.reread();
+  }
+
+  /** What the analysis turned out to predict, and so its metrics, may be known with the baseline. */
+  takeMetrics(analysis) {
+    if (!analysis.metrics || analysis.task === this.task) return;
+    this.readMetrics(analysis);
+    this.tolerance = this.metric.family.tolerance;
+    this.reread();
+  }
+
+  reread() {
+    for (const [unit, points] of this.points) {
+      this.curves.set(unit, points.map((point) => curvePoint(point, this.metric)).filter(Boolean));
+      this.touch("points", unit);
+    }
+    for (const topic of ["metric", "baseline", "tolerance"]) this.touch(topic);
   }
 
   addPoints(points) {
@@ -144,7 +212,7 @@ export class Store {
   /** Measured points over all units. */
   get measuredCount() {
     let total = 0;
-    for (const points of this.curves.values()) total += points.length;
+    for (const points of this.points.values()) total += points.length;
     return total;
   }
 

@@ -8,25 +8,36 @@ export function wireThresholds(store, history) {
   const field = $("#tolerance");
   const start = $("#from-knees");
   const clear = $("#clear");
-  field.value = String(Number((store.tolerance * 100).toFixed(4)));
+  const shown = () => String(Number((store.tolerance * store.metric.family.factor).toFixed(4)));
+  const label = () => {
+    const { family, sign } = store.metric;
+    const what = sign > 0 ? "drop" : "rise";
+    $("#tolerance-label").textContent = `Tolerated ${what} per layer`;
+    $("#tolerance-unit").textContent = family.unit;
+    field.step = family.factor === 1 ? "0.001" : "0.1";
+    field.value = shown();
+    field.title = family.unit === "%" ? "in per cent of the dense network's value" : "";
+  };
+  store.on(["metric"], label);
+  label();
 
   field.addEventListener("input", () => {
     const value = Number(field.value);
     const good = field.value !== "" && value > 0 && value <= 100;
     field.setAttribute("aria-invalid", String(!good));
-    if (good) store.set("tolerance", value / 100);
+    if (good) store.set("tolerance", value / store.metric.family.factor);
   });
   field.addEventListener("change", () => {
-    field.value = String(Number((store.tolerance * 100).toFixed(4)));
+    field.value = shown();
     field.setAttribute("aria-invalid", "false");
   });
 
   start.addEventListener("click", () => {
-    const baseline = store.baseline.accuracy;
+    const { yard } = store;
     history.close();
     history.edit(() => {
       for (const [unit, points] of store.curves) {
-        store.setLevel(unit, toLevel(readKnee(points, baseline, store.tolerance).knee));
+        store.setLevel(unit, toLevel(readKnee(points, yard, store.tolerance).knee));
       }
     });
   });
@@ -36,7 +47,7 @@ export function wireThresholds(store, history) {
   });
 
   const draw = () => {
-    start.disabled = !store.baseline || store.measuredCount === 0;
+    start.disabled = !store.yard || store.measuredCount === 0;
     clear.disabled = store.nothingChosen;
   };
   store.on(["thresholds", "points", "baseline"], draw);

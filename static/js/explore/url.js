@@ -7,7 +7,8 @@
 //   unit=ID         the selected unit
 //   scale=linear    accuracy scale, when not stretched
 //   sort=size       order of the table, when not network
-//   tol=0.5         tolerated drop in pp, when not 1
+//   metric=mse      what the page is read in, when not the primary metric
+//   tol=0.5         tolerated loss, in the field's unit, when not the metric's usual one
 //
 // What a link names that this analysis doesn't have is ignored.
 
@@ -65,8 +66,10 @@ export function readUrl(store, search = location.search) {
   }
   if (SCALES.includes(query.get("scale"))) store.set("scale", query.get("scale"));
   if (SORTS.includes(query.get("sort"))) store.set("sort", query.get("sort"));
+  if (query.has("metric")) store.setMetric(query.get("metric"));
   const tolerance = Number(query.get("tol"));
-  if (tolerance > 0 && tolerance <= 100) store.set("tolerance", tolerance / 100);
+  const { factor } = store.metric.family;
+  if (tolerance > 0 && tolerance <= 100) store.set("tolerance", tolerance / factor);
   return ignored;
 }
 
@@ -84,7 +87,11 @@ export function urlOf(store) {
   if (store.selected !== (store.units[0]?.id ?? null)) query.set("unit", store.selected);
   if (store.scale !== "stretched") query.set("scale", store.scale);
   if (store.sort !== "network") query.set("sort", store.sort);
-  if (store.tolerance !== 0.01) query.set("tol", String(Number((store.tolerance * 100).toFixed(4))));
+  if (store.metric !== store.primary) query.set("metric", store.metric.name);
+  const { family } = store.metric;
+  if (store.tolerance !== family.tolerance) {
+    query.set("tol", String(Number((store.tolerance * family.factor).toFixed(4))));
+  }
   const text = query.toString().replaceAll("%2C", ",").replaceAll("%2A", "*");
   return location.pathname + (text ? `?${text}` : "");
 }
@@ -98,7 +105,7 @@ export function followUrl(store) {
     const url = urlOf(store);
     if (url !== location.pathname + location.search) history.replaceState(null, "", url);
   };
-  store.on(["thresholds", "selection", "scale", "sort", "tolerance", "plans"], () => {
+  store.on(["thresholds", "selection", "scale", "sort", "tolerance", "metric", "plans"], () => {
     clearTimeout(timer);
     timer = setTimeout(write, PAUSE);
   });

@@ -1,7 +1,6 @@
 // What the middle of the page shows: the tabs' panels, the accuracy scale, the sizes of both.
 
 import { $, $$ } from "../dom.js";
-import { LIMITS } from "./heatmap.js";
 
 /** The heat map under the chart takes what its rows need, at most this share of the panel. */
 const HEAT_SHARE = 0.46;
@@ -29,11 +28,19 @@ export function wireView(store, { heat }) {
       store.touch("size");
     }).observe(tab, { attributeFilter: ["aria-selected"] });
   }
-  for (const legend of $$(".loss-legend")) {
-    LIMITS.forEach((limit, index) => {
-      legend.children[index].dataset.to = String(limit * 100).replace(/^0/, "");
-    });
-  }
+  const legends = () => {
+    const { family, word } = store.metric;
+    for (const legend of $$(".loss-legend")) {
+      family.limits.forEach((limit, index) => {
+        const text = String(Number((limit * family.factor).toFixed(4))).replace(/^0/, "");
+        legend.children[index].dataset.to = text;
+      });
+      legend.nextElementSibling.textContent = family.lost;
+      legend.parentElement.setAttribute("aria-label", `Colour scale: loss of ${word}, ${family.lost}`);
+    }
+  };
+  store.on(["metric"], legends);
+  legends();
 
   // The dock of narrow pages marks the section that is on the screen.
   const links = $$(".dock a");
