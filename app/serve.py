@@ -83,7 +83,7 @@ class Supervisor:
                 "--siblings",
                 str(self.count),
             ],
-            env=environment(self.settings),
+            env=self.settings.child_environment(),
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )
@@ -104,19 +104,6 @@ def ending(returncode: int) -> str:
         except ValueError:
             return f"signal {-returncode}"
     return f"exit code {returncode}"
-
-
-def environment(settings: Settings) -> dict[str, str]:
-    """The settings as a child process reads them. It never gets the token."""
-    inherited = {k: v for k, v in os.environ.items() if k != "PRUNESCOPE_TOKEN"}
-    return inherited | {
-        "PRUNESCOPE_DATA_DIR": str(settings.data_dir),
-        "PRUNESCOPE_DATABASE_URL": settings.database_url,
-        "PRUNESCOPE_BLOB_URL": settings.blob_url,
-        "PRUNESCOPE_DEVICE": settings.device,
-        "PRUNESCOPE_EXECUTOR": settings.executor,
-        "PRUNESCOPE_LEASE_SECONDS": str(settings.lease_seconds),
-    }
 
 
 class AnnouncingServer(uvicorn.Server):

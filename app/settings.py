@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from app.domain.errors import InvalidInput
 
 GIBIBYTE = 1 << 30
+_TOKEN_VARIABLE = "PRUNESCOPE_TOKEN"
 
 
 class Settings(BaseSettings):
@@ -54,6 +55,21 @@ class Settings(BaseSettings):
     @property
     def token_file(self) -> Path:
         return self.data_dir / "token"
+
+    def child_environment(self) -> dict[str, str]:
+        """This process's environment with these settings in it, for a child. Without the token."""
+        package = Path(__file__).resolve().parents[1]
+        paths = [str(package), os.environ.get("PYTHONPATH", "")]
+        inherited = {name: value for name, value in os.environ.items() if name != _TOKEN_VARIABLE}
+        return inherited | {
+            "PYTHONPATH": os.pathsep.join(path for path in paths if path),
+            "PRUNESCOPE_DATA_DIR": str(self.data_dir),
+            "PRUNESCOPE_DATABASE_URL": self.database_url,
+            "PRUNESCOPE_BLOB_URL": self.blob_url,
+            "PRUNESCOPE_DEVICE": self.device,
+            "PRUNESCOPE_EXECUTOR": self.executor,
+            "PRUNESCOPE_LEASE_SECONDS": str(self.lease_seconds),
+        }
 
     def make_private(self) -> None:
         """Create the data directory; what this process writes is for its own user from here on.

@@ -1,4 +1,4 @@
-"""`python -m worker`: the programs that load torch."""
+"""`python -m worker`: the programs that compute. What needs torch runs in their children."""
 
 from __future__ import annotations
 
@@ -53,19 +53,25 @@ def run_worker(parent: int | None, siblings: int, once: bool, **flags: object) -
     if parent is None:
         store.migrate()
         siblings = workers_here(store) + 1
-    # Before torch is loaded, which reads it once.
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads_for(siblings)))
+    # Before torch is loaded in a child, which reads it once.
+    threads = int(os.environ.setdefault("OMP_NUM_THREADS", str(threads_for(siblings))))
+    from worker.leftovers import inside_folder
     from worker.limits import limit_memory, lower_priority
-    from worker.loop import WorkerLoop
+    from worker.sandbox.walls import Walls
 
     lower_priority()
     limit_memory()
-    loop = WorkerLoop(store, settings, parent)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: loop.stopping.set())
+    walls = Walls(inside_folder(settings.data_dir), threads=threads)
+    # The rest is loaded while the walls' first process warms up.
+    from worker.loop import WorkerLoop
+
     try:
+        loop = WorkerLoop(store, settings, walls, parent)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: loop.stopping.set())
         loop.run(once=once)
     finally:
+        walls.close()
         store.dispose()
 
 

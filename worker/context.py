@@ -1,10 +1,10 @@
-"""What a task is given: its job's lease, store and blobs, and a way to hear that it must stop."""
+"""What a task is given: its job's lease, store, blobs and walls, and a way to hear a stop."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,8 @@ from app.store import queue
 from app.store.blobs import Blobs
 from app.store.queue import Lease
 from app.store.store import Store
+from worker.sandbox.running import OnMessage
+from worker.sandbox.walls import Limits, Result, Walls
 
 PROGRESS_INTERVAL_SECONDS = 0.5
 
@@ -29,6 +31,7 @@ class JobContext:
     store: Store
     blobs: Blobs
     settings: Settings
+    walls: Walls
     lease: Lease
     stop: threading.Event = field(default_factory=threading.Event)
     _progress_written: float = 0.0
@@ -59,6 +62,28 @@ class JobContext:
         self._progress_written = now
         with self.write() as session:
             queue.progress(session, self.lease, done, total, eta_seconds)
+
+    def inside(
+        self,
+        recipe: str,
+        arguments: Mapping[str, Any],
+        files: Mapping[str, Path],
+        on_message: OnMessage,
+        *,
+        limits: Limits | None = None,
+    ) -> Result:
+        """Run a recipe of `worker.inside` in a child behind walls; use the result in a `with`.
+
+        Raises Stopped, what the recipe or `on_message` raised, or ChildFailed. No child is left.
+        """
+        return self.walls.run(
+            recipe,
+            arguments,
+            files,
+            on_message=on_message,
+            should_stop=self.should_stop,
+            limits=limits,
+        )
 
     def scratch(self, *parts: str) -> Path:
         """A folder that outlives the job's attempts, so that a later attempt can go on from it."""

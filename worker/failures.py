@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import logging
 import re
+import signal
 import traceback
 from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 
-from app.domain.errors import PrunescopeError, StorageFull
+from app.domain.errors import ChildFailed, PrunescopeError, StorageFull
 
 log = logging.getLogger("prunescope.worker")
 
@@ -22,6 +23,9 @@ _FULL_TEXT = re.compile(
 )
 _PATH = re.compile(r"(?<![\w<])/(?:[^\s'\":,;()]+/)+")
 MAX_DETAIL = 300
+ATTEMPTS_AFTER_KILL = 3
+ATTEMPTS_AFTER_CRASH = 2
+_CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL)
 
 
 def describe(error: BaseException) -> dict[str, Any]:
@@ -46,6 +50,20 @@ def describe(error: BaseException) -> dict[str, Any]:
         + (f": {said})." if said else ")."),
         "hint": "The worker's log has the details. Retrying does no harm.",
     }
+
+
+def attempts_for(error: BaseException) -> int | None:
+    """How often a job may be tried in all before this error ends it; None: it would come again.
+
+    A kill is the machine's doing (memory ran out, an operator's hand), and may not come again. A
+    crash is the file's doing more often than not; once more tells.
+    """
+    number = error.signal if isinstance(error, ChildFailed) else None
+    if number is None:
+        return None
+    if number in _CRASHES:
+        return ATTEMPTS_AFTER_CRASH
+    return None if number in (signal.SIGSYS, signal.SIGXFSZ) else ATTEMPTS_AFTER_KILL
 
 
 def is_storage_full(error: BaseException) -> bool:

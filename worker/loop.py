@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -23,8 +21,9 @@ from app.store.blobs import Blobs
 from app.store.queue import Lease
 from app.store.store import Store
 from worker.context import JobContext
-from worker.failures import describe
+from worker.failures import attempts_for, describe
 from worker.leftovers import Sweeper
+from worker.sandbox.walls import Walls
 from worker.tasks import TASKS
 
 log = logging.getLogger("prunescope.worker")
@@ -37,12 +36,6 @@ GIVING_WAY = frozenset({JobKind.ANALYSE})
 """Kinds that lose little by stopping: everything measured so far is stored."""
 TROUBLE_SECONDS = 2.0
 """Between two tries to write to a database that is full or locked."""
-TIME_LIMITS: Mapping[str, float] = {JobKind.IMPORT_MODEL: 600.0}
-"""An uploaded graph can ask for work without end; nobody would use a network that slow."""
-STOP_SECONDS = 20.0
-LEAVE_SECONDS = 5.0
-"""How long a task may take to hear that it must stop, and when the whole worker must: that is less
-than its supervisor waits."""
 
 _TROUBLE = (SQLAlchemyError, StorageFull, Busy)
 
@@ -51,38 +44,28 @@ def _parent_alive(parent: int | None) -> bool:
     return parent is None or os.getppid() == parent
 
 
-def start_anew() -> None:
-    """Become a fresh process of the same command: the one end for a computation that can't hear."""
-    logging.shutdown()
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-
-
-def leave() -> None:
-    logging.shutdown()
-    os._exit(0)
-
-
 @dataclass
 class WorkerLoop:
-    """One worker process. `run()` returns after `stopping` is set or the parent has gone."""
+    """One worker process. `run()` returns after `stopping` is set or the parent has gone.
+
+    It never reads an upload or runs a network itself: its tasks have that done behind `walls`.
+    """
 
     store: Store
     settings: Settings
+    walls: Walls
     parent: int | None = None
     stopping: threading.Event = field(default_factory=threading.Event)
-    time_limits: Mapping[str, float] = field(default_factory=lambda: TIME_LIMITS)
-    stop_seconds: float = STOP_SECONDS
-    start_anew: Callable[[], None] = start_anew
-    leave: Callable[[], None] = leave
 
     def __post_init__(self) -> None:
         self.blobs = Blobs(self.settings.blob_url, self.settings.data_dir)
         self.sweeper = Sweeper(self.store, self.blobs, self.settings.data_dir)
         with self.store.write() as session:
-            self.worker_id = workers.register(session)
+            self.worker_id = workers.register(session, isolation=self.walls.isolation.level)
 
     def run(self, *, once: bool = False) -> None:
         """Work until told to stop; with `once`, until nothing is queued."""
+        log.info("walls around what is uploaded: %s", self.walls.isolation.sentence)
         presence = threading.Thread(target=self._keep_presence, daemon=True)
         presence.start()
         try:
@@ -108,7 +91,7 @@ class WorkerLoop:
 
     def run_job(self, lease: Lease) -> None:
         """Run one job to its end. Nothing a job does takes the worker down."""
-        context = JobContext(self.store, self.blobs, self.settings, lease)
+        context = JobContext(self.store, self.blobs, self.settings, self.walls, lease)
         cancelled = threading.Event()
         finished = threading.Event()
         keeper = threading.Thread(
@@ -141,10 +124,17 @@ class WorkerLoop:
                 self._record(lease, lambda session: queue.release(session, lease))
 
     def _end_failed(self, lease: Lease, error: Exception) -> None:
-        described = describe(error)
+        described, attempts = describe(error), attempts_for(error)
         log.error("job %s failed: %s", lease.job_id, described["message"])
+
+        def write(session: Session) -> None:
+            if attempts is None:
+                queue.fail(session, lease, described)
+            elif queue.retry_or_fail(session, lease, described, max_attempts=attempts):
+                log.info("job %s is tried again", lease.job_id)
+
         with suppress(LeaseLost):
-            self._record(lease, lambda session: queue.fail(session, lease, described))
+            self._record(lease, write)
 
     def _record(self, lease: Lease, write: Callable[[Session], None]) -> None:
         """Write how a job ended, as often as it takes: a full disk must not swallow it.
@@ -165,28 +155,14 @@ class WorkerLoop:
     def _keep_lease(
         self, context: JobContext, cancelled: threading.Event, finished: threading.Event
     ) -> None:
-        """Extend the lease every third of its time; hear of a cancel within half a second.
-
-        A task that doesn't end when it should, or that takes longer than its kind may, is left by
-        leaving the process.
-        """
+        """Extend the lease every third of its time; hear of a cancel within half a second."""
         lease, lease_seconds = context.lease, self.settings.lease_seconds
-        started = time.monotonic()
-        extend_at = started + lease_seconds / 3
-        ends_at = started + self.time_limits.get(lease.kind, float("inf"))
-        gone_at = float("inf")
+        extend_at = time.monotonic() + lease_seconds / 3
         while not finished.wait(min(CANCEL_POLL_SECONDS, lease_seconds / 3)):
             moment = time.monotonic()
             if self.stopping.is_set() or not _parent_alive(self.parent):
                 self.stopping.set()
                 context.stop.set()
-                gone_at = min(gone_at, moment + LEAVE_SECONDS)
-            if moment >= gone_at:
-                self._abandon(lease, cancelled.is_set())
-                return
-            if moment >= ends_at:
-                self._abandon(lease, False, took_too_long(moment - started))
-                return
             try:
                 if moment >= extend_at:
                     asked = queue.heartbeat(self.store, lease, lease_seconds=lease_seconds)
@@ -195,8 +171,7 @@ class WorkerLoop:
                     asked = queue.cancel_requested(self.store, lease)
             except LeaseLost:
                 context.stop.set()
-                gone_at = min(gone_at, moment + self.stop_seconds)
-                continue
+                return
             except Exception as error:
                 log.warning("heartbeat failed, trying again: %s", describe(error)["message"])
                 extend_at = moment + TROUBLE_SECONDS
@@ -204,25 +179,8 @@ class WorkerLoop:
             if asked:
                 cancelled.set()
                 context.stop.set()
-                gone_at = min(gone_at, moment + self.stop_seconds)
             elif lease.kind in GIVING_WAY and self._someone_waits(lease):
                 context.stop.set()
-
-    def _abandon(self, lease: Lease, cancelled: bool, error: dict[str, Any] | None = None) -> None:
-        """Say how the job ended and leave the task behind, which can't be stopped otherwise."""
-        log.warning("job %s does not stop by itself: this process leaves it", lease.job_id)
-        with suppress(Exception), queue.fenced(self.store, lease) as session:
-            if error is not None:
-                queue.fail(session, lease, error)
-            elif cancelled:
-                queue.mark_cancelled(session, lease)
-            else:
-                queue.release(session, lease)
-        self._sign_off()
-        if self.stopping.is_set():
-            self.leave()
-        else:
-            self.start_anew()
 
     def _someone_waits(self, lease: Lease) -> bool:
         with suppress(Exception):
@@ -240,12 +198,3 @@ class WorkerLoop:
     def _sign_off(self) -> None:
         with suppress(Exception), self.store.write() as session:
             workers.remove(session, self.worker_id)
-
-
-def took_too_long(seconds: float) -> dict[str, Any]:
-    return {
-        "code": "took-too-long",
-        "message": f"Reading this file took more than {seconds:.0f} s, so it was given up.",
-        "hint": "Export the network with a smaller example input, two samples are enough; or "
-        "simplify it.",
-    }

@@ -150,10 +150,12 @@ class ChildFailed(PrunescopeError):
     """The child process that reads uploads and runs networks ended without an answer.
 
     The code says why: this class means that it crashed, its subclasses the other ways to end.
+    `signal` is the number of the signal that ended it, if one did.
     """
 
     code = "crashed"
     title = "The computation ended by itself"
+    signal: int | None = None
 
 
 class ChildOutOfMemory(ChildFailed):

@@ -90,7 +90,7 @@ class CheckpointMaker:
 
     def __init__(self, settings: Settings, command: Sequence[str] | None = None) -> None:
         self._folder = settings.data_dir / "cache" / "checkpoints"
-        self._environment = child_environment(settings)
+        self._environment = settings.child_environment()
         self._command = list(command or (sys.executable, "-m", MODULE))
         self._slots = asyncio.Semaphore(MAX_AT_ONCE)
         self._locks: dict[str, asyncio.Lock] = {}
@@ -205,18 +205,3 @@ def _error_of(said: bytes, returncode: int | None) -> PrunescopeError:
         f"The process that makes the checkpoint ended unexpectedly (exit code {returncode}).",
         "The server's log may say more; `prunescope doctor` checks the installation.",
     )
-
-
-def child_environment(settings: Settings) -> dict[str, str]:
-    """This process's environment with the settings in it, but without the token."""
-    package = Path(__file__).resolve().parents[2]
-    paths = [str(package), os.environ.get("PYTHONPATH", "")]
-    environment = {name: value for name, value in os.environ.items() if name != "PRUNESCOPE_TOKEN"}
-    environment |= {
-        "PYTHONPATH": os.pathsep.join(path for path in paths if path),
-        "PRUNESCOPE_DATA_DIR": str(settings.data_dir),
-        "PRUNESCOPE_DATABASE_URL": settings.database_url,
-        "PRUNESCOPE_BLOB_URL": settings.blob_url,
-        "PRUNESCOPE_DEVICE": settings.device,
-    }
-    return environment

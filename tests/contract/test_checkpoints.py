@@ -17,7 +17,7 @@ import pytest
 from app.domain.errors import PrunescopeError
 from app.settings import Settings
 from app.web import checkpoints
-from app.web.checkpoints import CheckpointMaker, child_environment
+from app.web.checkpoints import CheckpointMaker
 
 CHILD = """
 import json, os, sys, time
@@ -169,6 +169,6 @@ def test_the_child_gets_the_settings_but_not_the_token(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("PRUNESCOPE_TOKEN", "secret")
-    environment = child_environment(Settings(data_dir=tmp_path, token="secret"))
+    environment = Settings(data_dir=tmp_path, token="secret").child_environment()
     assert environment["PRUNESCOPE_DATA_DIR"] == str(tmp_path)
     assert "secret" not in environment.values()

@@ -94,7 +94,9 @@ def failed_inside(said: Mapping[str, Any], *, disk_bytes: int | None, folder: st
 def ended(status: int, tail: bytes, *, disk_bytes: int | None, folder: str) -> ChildFailed:
     """From a wait status, for a child that ended without an answer."""
     if os.WIFSIGNALED(status):
-        return _killed(os.WTERMSIG(status), tail, disk_bytes)
+        failed = _killed(os.WTERMSIG(status), tail, disk_bytes)
+        failed.signal = os.WTERMSIG(status)
+        return failed
     code = os.waitstatus_to_exitcode(status)
     if _MEMORY_WORDS.search(tail):
         return out_of_memory()

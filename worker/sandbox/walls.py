@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
@@ -106,10 +107,12 @@ class Walls:
                     keeper.end()
                     running.folder.discard()
                     if last or running.told:
-                        raise ChildFailed(
+                        gone = ChildFailed(
                             "The process that starts computations was ended.",
                             "Retry the job; a new one is started for it.",
-                        ) from None
+                        )
+                        gone.signal = signal.SIGKILL  # which the child dies of, with its parent
+                        raise gone from None
                     continue
                 except BaseException:
                     running.folder.discard()

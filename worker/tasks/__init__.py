@@ -1,4 +1,8 @@
-"""One recipe a job kind."""
+"""One task a job kind: the trusted half. It knows the database, and never opens an upload.
+
+What has to be read or computed is done by the recipe of the same name in `worker.inside`, in a
+child behind walls; whatever that says is checked here before it is stored.
+"""
 
 from __future__ import annotations
 

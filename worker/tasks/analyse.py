@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Mapping
+from typing import Any
 
 from app.domain.cells import context_key
-from app.domain.statistics import wilson
+from app.domain.levels import removed_count, to_sparsity
+from app.domain.statistics import DEFAULT_CONFIDENCE
 from app.domain.words import SplitName
 from app.store import events, points
 from app.store.tables import Analysis, Baseline, Dataset, Model, Point
 from worker.context import JobContext
-from worker.engine.evaluation import Evaluation
-from worker.engine.sensitivity import Cell, CellResult, SensitivityEngine
-from worker.opening import Opened, open_files
-
-FLUSH_SECONDS = 0.2
+from worker.tasks import uploads
+from worker.tasks.curves import Cell, CurveReader, as_argument
+from worker.tasks.reports import Figures
 
 
 def analyse(context: JobContext) -> None:
@@ -22,143 +22,120 @@ def analyse(context: JobContext) -> None:
     analysis_id = context.payload["analysis_id"]
     with context.store.read() as session:
         analysis = session.get_one(Analysis, analysis_id)
-        model_row = session.get_one(Model, analysis.model_id)
-        dataset_row = session.get_one(Dataset, analysis.dataset_id)
-    opened = open_files(
-        context.blobs.local_path(model_row.sha256),
-        context.blobs.local_path(dataset_row.sha256),
-        dataset_row.task,
-        context.scratch("datasets", dataset_row.sha256),
-    )
-    split = opened.split(SplitName.TUNE)
+        model = session.get_one(Model, analysis.model_id)
+        dataset = session.get_one(Dataset, analysis.dataset_id)
+    uploads.require_network(model)
+    size = uploads.split_size(dataset, SplitName.TUNE)
     key = context_key(
-        model_sha256=model_row.sha256,
-        split_fingerprint=split.fingerprint,
+        model_sha256=uploads.network_sha256(model),
+        dataset_sha256=dataset.sha256,
+        task=dataset.task,
+        options=dataset.options,
+        split=SplitName.TUNE,
         granularity=analysis.granularity,
         evaluation=analysis.evaluation,
         recalibrate_batch_norm=analysis.recalibrate_batch_norm,
         seed=analysis.seed,
     )
-    grid = requested_cells(analysis, opened)
+    unit_sizes = uploads.unit_sizes(model)
+    grid = requested_cells(analysis, unit_sizes)
     with context.write() as session:
         session.get_one(Analysis, analysis_id).context = key
         known = points.known_cells(session, key)
-        has_baseline = session.get(Baseline, key) is not None
-    missing = [cell for cell in grid if (cell.unit, cell.criterion, cell.level) not in known]
-    if has_baseline and not missing:
+        baseline = session.get(Baseline, key)
+    missing = [cell for cell in grid if cell not in known]
+    if baseline is not None and not missing:
         context.progress(len(grid), len(grid), 0.0)
         return
-
-    engine = SensitivityEngine(opened.model, split, opened.units, seed=analysis.seed)
-    if not has_baseline:
-        store_baseline(context, key, engine.baseline(context.should_stop))
-    writer = PointWriter(context, key, total=len(grid), done=len(grid) - len(missing))
-    engine.run(
-        missing,
-        writer.add,
-        context.should_stop,
-        lambda _: writer.pulse(engine.remaining_seconds),
-    )
-    writer.flush()
+    writer = PointWriter(context, key, unit_sizes, total=len(grid), done=len(grid) - len(missing))
+    writer.has_baseline = baseline is not None
+    reader = CurveReader(missing, size, writer, kind=baseline.kind if baseline else None)
+    arguments = uploads.reading(dataset) | {
+        "split": SplitName.TUNE,
+        "seed": analysis.seed,
+        "confidence": DEFAULT_CONFIDENCE,
+        "cells": as_argument(missing),
+    }
+    with context.inside(
+        "analyse", arguments, uploads.files_of(context, model, dataset), reader.hear
+    ):
+        reader.finish()
     context.progress(len(grid), len(grid), 0.0)
 
 
-def requested_cells(analysis: Analysis, opened: Opened) -> list[Cell]:
+def requested_cells(analysis: Analysis, unit_sizes: Mapping[str, int]) -> list[Cell]:
     """Every cell of the analysis's grid: unit x criterion x level."""
+    chosen = unit_sizes if analysis.units is None else set(analysis.units)
     return [
-        Cell(unit, criterion, level)
-        for unit in opened.unit_ids(analysis.units)
+        (unit, criterion, level)
+        for unit in unit_sizes
+        if unit in chosen
         for criterion in analysis.criteria
         for level in analysis.levels
     ]
 
 
-def baseline_row(key: str, evaluation: Evaluation) -> Baseline:
-    interval = wilson(evaluation.correct, evaluation.samples)
-    return Baseline(
-        context=key,
-        samples=evaluation.samples,
-        correct=evaluation.correct,
-        accuracy=evaluation.accuracy,
-        loss=evaluation.loss,
-        low=interval.low,
-        high=interval.high,
-    )
-
-
-def store_baseline(context: JobContext, key: str, evaluation: Evaluation) -> None:
-    row = baseline_row(key, evaluation)
-    with context.write() as session:
-        points.add_baseline(session, row)
-        events.publish(
-            session,
-            context.lease.topic,
-            "baseline",
-            {
-                "accuracy": row.accuracy,
-                "loss": row.loss,
-                "low": row.low,
-                "high": row.high,
-                "samples": row.samples,
-            },
-        )
-
-
 class PointWriter:
-    """Stores results in small batches, never later than a fraction of a second."""
+    """Stores what a child measured as it is told, each batch together with its event."""
 
-    def __init__(self, context: JobContext, key: str, *, total: int, done: int) -> None:
+    def __init__(
+        self,
+        context: JobContext,
+        key: str,
+        unit_sizes: Mapping[str, int],
+        *,
+        total: int,
+        done: int,
+    ) -> None:
         self.context = context
         self.key = key
+        self.unit_sizes = unit_sizes
         self.total = total
         self.done = done
-        self.pending: list[CellResult] = []
-        self.flushed_at = time.monotonic()
+        self.has_baseline = False
 
-    def add(self, result: CellResult) -> None:
-        self.pending.append(result)
-        if time.monotonic() - self.flushed_at >= FLUSH_SECONDS:
-            self.flush()
-
-    def pulse(self, remaining_seconds: float | None) -> None:
-        """Called often while a pass computes."""
-        self.flush()
-        self.context.progress(self.done, self.total, remaining_seconds)
-
-    def flush(self) -> None:
-        self.flushed_at = time.monotonic()
-        if not self.pending:
+    def baseline(self, figures: Figures) -> None:
+        if self.has_baseline:
             return
-        rows = [point_row(self.key, result) for result in self.pending]
+        self.has_baseline = True
+        row = Baseline(context=self.key, kind=figures.kind.value, **figures.columns())
+        with self.context.write() as session:
+            points.add_baseline(session, row)
+            events.publish(session, self.context.lease.topic, "baseline", baseline_json(row))
+
+    def points(self, measured: list[tuple[Cell, Figures]]) -> None:
+        rows = [point_row(self.key, cell, self.unit_sizes[cell[0]], f) for cell, f in measured]
         with self.context.write() as session:
             points.add(session, rows)
-            events.publish(
-                session,
-                self.context.lease.topic,
-                "points",
-                {"points": [points.as_json(row) for row in rows]},
-            )
+            data = {"points": [points.as_json(row) for row in rows]}
+            events.publish(session, self.context.lease.topic, "points", data)
         self.done += len(rows)
-        self.pending.clear()
+
+    def progress(self, fraction: float, seconds: float | None) -> None:
+        self.context.progress(self.done, self.total, seconds)
 
 
-def point_row(key: str, result: CellResult) -> Point:
-    evaluation = result.evaluation
-    interval = wilson(evaluation.correct, evaluation.samples)
+def baseline_json(row: Baseline) -> dict[str, Any]:
+    return {
+        "kind": row.kind,
+        "accuracy": row.accuracy,
+        "loss": row.loss,
+        "low": row.low,
+        "high": row.high,
+        "samples": row.samples,
+        "metrics": row.metrics,
+    }
+
+
+def point_row(key: str, cell: Cell, size: int, figures: Figures) -> Point:
+    unit, criterion, level = cell
     return Point(
         context=key,
-        unit=result.cell.unit,
-        criterion=result.cell.criterion,
-        level=result.cell.level,
-        size=result.size,
-        removed=result.removed,
-        samples=evaluation.samples,
-        correct=evaluation.correct,
-        accuracy=evaluation.accuracy,
-        loss=evaluation.loss,
-        low=interval.low,
-        high=interval.high,
-        flips=evaluation.flips,
-        lost=evaluation.lost,
-        gained=evaluation.gained,
+        unit=unit,
+        criterion=criterion,
+        level=level,
+        size=size,
+        removed=removed_count(to_sparsity(level), size),
+        **figures.columns(),
+        **figures.paired(),
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from app.domain.words import Status
 from app.store.tables import Dataset
 from worker.context import JobContext
-from worker.engine.formats.datasets import inspect_dataset
+from worker.tasks import uploads
+from worker.tasks.reports import ImportedDataset
 
 
 def import_dataset(context: JobContext) -> None:
@@ -13,26 +14,19 @@ def import_dataset(context: JobContext) -> None:
     dataset_id = context.payload["dataset_id"]
     with context.store.read() as session:
         row = session.get_one(Dataset, dataset_id)
-    info = inspect_dataset(
-        context.blobs.local_path(row.sha256),
-        row.task,
-        cache_dir=context.scratch("datasets", row.sha256),
-    )
-    context.check()
-    with context.write() as session:
-        row = session.get_one(Dataset, dataset_id)
-        row.format = "npz"
-        row.splits = info.splits
-        row.input_shape = info.input_shape
-        row.classes = info.classes
-        row.details = {
-            "inputs": info.inputs,
-            "input_shapes": info.input_shapes,
-            "dtypes": info.dtypes,
-            "transformed": info.transformed,
-            "dtype": info.dtype,
-            "counts": info.counts,
-            "notes": info.notes,
-        }
-        row.status = Status.READY
-        row.error = None
+    with uploads.inspected(context, row) as (result, found):
+        context.check()
+        if found.prepared:
+            uploads.take_prepared(context, row, result)
+        with context.write() as session:
+            fill(session.get_one(Dataset, dataset_id), found)
+
+
+def fill(row: Dataset, found: ImportedDataset) -> None:
+    row.format = found.format
+    row.splits = dict(found.splits)
+    row.input_shape = found.input_shape
+    row.classes = found.classes
+    row.details = found.model_dump(exclude={"task", "format", "splits", "input_shape", "classes"})
+    row.status = Status.READY
+    row.error = None

@@ -2,75 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from app.domain.statistics import DEFAULT_CONFIDENCE, wilson
+from sqlalchemy.orm import Session
+
+from app.domain.statistics import DEFAULT_CONFIDENCE
 from app.store import events, plans
 from app.store.tables import Analysis, Dataset, Measurement, Model, Plan
 from worker.context import JobContext
-from worker.engine.evaluation import dense_predictions, evaluate
-from worker.engine.masks import MaskSet
-from worker.opening import open_files
+from worker.tasks import uploads
+from worker.tasks.pruning import Pruning
+from worker.tasks.reports import Figures, Measured, Progress, unexpected
 
 
 def measure(context: JobContext) -> None:
     """Payload `{plan_id, split}`. A measurement is a fact: a known one is announced, not redone."""
-    plan_id, split_name = context.payload["plan_id"], context.payload["split"]
+    plan_id, split = context.payload["plan_id"], context.payload["split"]
     with context.store.read() as session:
         plan = session.get_one(Plan, plan_id)
         analysis = session.get_one(Analysis, plan.analysis_id)
-        model_row = session.get_one(Model, analysis.model_id)
-        dataset_row = session.get_one(Dataset, analysis.dataset_id)
-        known = plans.find_measurement(session, plan_id, split_name)
+        model = session.get_one(Model, analysis.model_id)
+        dataset = session.get_one(Dataset, analysis.dataset_id)
+        known = plans.find_measurement(session, plan_id, split)
     if known is not None:
         with context.write() as session:
             announce(session, context, plan_id, known)
         return
-    opened = open_files(
-        context.blobs.local_path(model_row.sha256),
-        context.blobs.local_path(dataset_row.sha256),
-        dataset_row.task,
-        context.scratch("datasets", dataset_row.sha256),
-    )
-    split = opened.split(split_name)
-    masks = MaskSet.from_plan(
-        opened.model, opened.units, plan.sparsities, plan.criterion, analysis.seed
-    )
+    uploads.require_network(model)
+    size = uploads.split_size(dataset, split)
+    pruning = Pruning.of_plan(uploads.unit_sizes(model), plan, analysis.seed)
 
-    def report(start: float, fraction: float) -> None:
-        context.progress(start + fraction / 2, 1.0, None)
+    def hear(kind: str, body: Mapping[str, Any], folder: Path) -> None:
+        if kind != "progress":
+            raise unexpected(kind)
+        context.progress(Progress.of(body).fraction, 1.0, None)
 
-    dense = dense_predictions(
-        opened.model,
-        split,
-        on_progress=lambda fraction: report(0.0, fraction),
-        should_stop=context.should_stop,
-    )
-    figures = evaluate(
-        opened.model,
-        split,
-        masks=masks,
-        reference=dense,
-        on_progress=lambda fraction: report(0.5, fraction),
-        should_stop=context.should_stop,
-    )
-    interval = wilson(figures.correct, figures.samples)
+    arguments = uploads.reading(dataset) | {"split": split, "pruning": pruning.argument}
+    files = uploads.files_of(context, model, dataset)
+    with context.inside("measure", arguments, files, hear) as result:
+        found = Measured.of(result.value)
+    found.dense.check(size)
+    found.pruned.check(size)
+    found.pruned.check_against(found.dense)
     row = Measurement(
         plan_id=plan_id,
         job_id=context.lease.job_id,
-        split=split_name,
-        samples=figures.samples,
-        correct=figures.correct,
-        accuracy=figures.accuracy,
-        loss=figures.loss,
-        low=interval.low,
-        high=interval.high,
+        split=split,
         confidence=DEFAULT_CONFIDENCE,
-        sparsity=masks.sparsity(),
-        flips=figures.flips,
-        lost=figures.lost,
-        gained=figures.gained,
-        baseline={"accuracy": dense.evaluation.accuracy, "correct": dense.evaluation.correct},
+        sparsity=pruning.sparsity(pruning.removed),
+        baseline=dense_json(found.dense),
+        **found.pruned.columns(),
+        **found.pruned.paired(),
     )
     with context.write() as session:
         session.add(row)
@@ -78,7 +62,17 @@ def measure(context: JobContext) -> None:
         announce(session, context, plan_id, row)
 
 
-def announce(session: Any, context: JobContext, plan_id: int, row: Measurement) -> None:
+def dense_json(figures: Figures) -> dict[str, Any]:
+    return {
+        "kind": figures.kind.value,
+        "accuracy": figures.accuracy,
+        "correct": figures.correct,
+        "loss": figures.loss,
+        "metrics": figures.metrics_json(),
+    }
+
+
+def announce(session: Session, context: JobContext, plan_id: int, row: Measurement) -> None:
     events.publish(
         session,
         context.lease.topic,
