@@ -38,7 +38,7 @@ def test_many_small_bombs_are_one_large_bomb(
         archive.writestr("y_tune.npy", labels)
     cache = tmp_path / "cache"
     with pytest.raises(InvalidFile, match="decompression bomb"):
-        inspect_dataset(tmp_path / "many.npz", cache_dir=cache)
+        inspect_dataset(tmp_path / "many.npz", folder=cache)
     assert not cache.exists()
 
 
@@ -52,7 +52,7 @@ def test_an_honest_archive_of_that_size_is_read(
         x_tune=rng.integers(0, 8, (4000, 300), dtype=np.uint8),
         y_tune=np.repeat(np.arange(10), 400),
     )
-    assert inspect_dataset(tmp_path / "honest.npz", cache_dir=tmp_path).splits["tune"] == 4000
+    assert inspect_dataset(tmp_path / "honest.npz", folder=tmp_path).splits["tune"] == 4000
 
 
 def test_a_workspace_that_no_shape_tells_of(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from app.domain.errors import InputMismatch
 from worker.engine.evaluation import first_tensor
-from worker.engine.formats.npz import blocks
+from worker.engine.formats.sources import blocks
 
 if TYPE_CHECKING:
     from worker.engine.formats.datasets import Dataset, DatasetInfo

@@ -98,7 +98,7 @@ def test_tune_is_cut_from_train_only(tmp_path: Path) -> None:
 
 
 def test_the_cut_is_capped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.engine.formats.datasets.MAX_TUNE_CUT", 12)
+    monkeypatch.setattr("worker.engine.formats.splitting.MAX_TUNE_CUT", 12)
     x = np.zeros((100, 2), np.float32)
     path = _save(tmp_path / "d.npz", x_train=x, y_train=_labels(100), x_test=x, y_test=_labels(100))
     assert inspect_dataset(path).splits == {"train": 88, "tune": 12, "test": 100}
@@ -207,24 +207,28 @@ def test_same_content_packed_or_not_has_one_fingerprint(tmp_path: Path) -> None:
             assert a.split(name).fingerprint == b.split(name).fingerprint
 
 
-def test_cache_is_used_again_and_not_mixed_up(tmp_path: Path) -> None:
-    cache = tmp_path / "cache"
-    path = _save(tmp_path / "d.npz", compressed=True, x_tune=np.ones((9, 4)), y_tune=_labels(9))
-    with open_dataset(path, cache_dir=cache) as data:
-        first = data.split("tune").fingerprint
-    kept = {p.name: p.stat().st_mtime_ns for p in cache.iterdir()}
-    assert any(name.endswith(".npy") for name in kept)
-    assert not any(name.endswith(".part") for name in kept)
-    with open_dataset(path, cache_dir=cache) as data:
-        assert data.split("tune").fingerprint == first
-    assert {p.name: p.stat().st_mtime_ns for p in cache.iterdir()} == kept
-    _save(tmp_path / "d.npz", compressed=True, x_tune=np.zeros((9, 4)), y_tune=_labels(9))
-    with open_dataset(path, cache_dir=cache) as data:
-        assert data.split("tune").fingerprint != first
-        assert data.split("tune").batch(0, 9)[0][0].abs().sum() == 0
+def test_prepared_is_made_once_and_opened_ever_after(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(9, 4))
+    path = _save(tmp_path / "d.npz", compressed=True, x_tune=x, y_tune=_labels(9), junk=np.ones(2))
+    folder = tmp_path / "made"
+    info = inspect_dataset(path, folder=folder)
+    assert info.prepared
+    assert [p.name for p in folder.iterdir()] == ["prepared"]
+    with open_dataset(path, prepared=folder / "prepared") as data:
+        assert data.info == info
+        got = data.split("tune").batch(0, 9)[0][0]
+    np.testing.assert_array_equal(got.numpy(), x.astype(np.float32))
+    assert any("'junk' isn't used" in note for note in info.notes)
 
 
-def test_without_a_cache_nothing_stays_behind(
+def test_what_can_be_mapped_is_not_unpacked(tmp_path: Path) -> None:
+    path = _save(tmp_path / "d.npz", x_tune=np.ones((9, 4)), y_tune=_labels(9))
+    info = inspect_dataset(path, folder=tmp_path / "made")
+    assert not info.prepared
+    assert not (tmp_path / "made" / "prepared").exists()
+
+
+def test_without_a_folder_nothing_stays_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
@@ -254,8 +258,9 @@ def test_a_large_file_is_never_in_memory_as_a_whole(tmp_path: Path, compressed: 
     del x
     tracemalloc.start()
     try:
-        inspect_dataset(path, cache_dir=tmp_path / "cache")
-        with open_dataset(path, cache_dir=tmp_path / "cache") as data:
+        inspect_dataset(path, folder=tmp_path)
+        prepared = tmp_path / "prepared" if compressed else None
+        with open_dataset(path, prepared=prepared) as data:
             assert len(data.split("tune").fingerprint) == 64
         peak = tracemalloc.get_traced_memory()[1]
     finally:

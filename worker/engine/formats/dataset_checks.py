@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from app.domain.errors import InvalidFile
-from worker.engine.formats.npz import NpzFile, blocks
+from app.domain.metrics import Task
+from worker.engine.formats.dataset_labels import check_label_header
+from worker.engine.formats.sources import Source, blocks, kind_of
 
 SPLITS = ("train", "tune", "test")
-MAX_CLASSES = 100_000
 _X = re.compile(r"x(?:_(train|tune|test))?(?:\.(\d{1,3}))?")
 _Y = re.compile(r"y(?:_(train|tune|test))?")
 _OPTION = re.compile(r"(scale|mean|std|layout)(?:\.(\d{1,3}))?")
@@ -28,7 +29,10 @@ _NAMES_HINT = (
 
 @dataclass(frozen=True)
 class Contents:
-    """Which arrays play which part. Keys of `x` and `y` are split names; "" means all of it."""
+    """Which arrays play which part. Keys of `x` and `y` are split names; "" means all of it.
+
+    `y` is empty where the labels are made from the samples (language modelling).
+    """
 
     x: dict[str, tuple[str, ...]]
     y: dict[str, str]
@@ -40,13 +44,13 @@ class Contents:
         return len(next(iter(self.x.values())))
 
 
-def find_arrays(npz: NpzFile) -> Contents:
-    """Sorts the archive's arrays into samples, labels and options. Raises InvalidFile."""
+def find_arrays(source: Source, task: str = Task.CLASSIFICATION) -> Contents:
+    """Sorts the file's arrays into samples, labels and options. Raises InvalidFile."""
     numbered: dict[str, dict[int | None, str]] = {}
     y: dict[str, str] = {}
     options: dict[tuple[str, int | None], str] = {}
     unknown: list[str] = []
-    for name in npz.names:
+    for name in source.names:
         if match := _X.fullmatch(name):
             number = None if match[2] is None else int(match[2])
             if number in numbered.setdefault(match[1] or "", {}):
@@ -61,10 +65,10 @@ def find_arrays(npz: NpzFile) -> Contents:
         else:
             unknown.append(name)
     if not numbered:
-        found = ", ".join(map(_shown, npz.names[:12]))
+        found = ", ".join(map(_shown, source.names[:12])) or "none"
         raise InvalidFile(f"The file has no array x or x_train; it has {found}.", _NAMES_HINT)
     x = {split: _input_names(split, names) for split, names in numbered.items()}
-    _check_pairs(x, y, unknown)
+    _check_pairs(x, y, unknown, labelled=bool(y) or task != Task.LANGUAGE_MODELLING)
     widths = {len(names) for names in x.values()}
     if len(widths) > 1:
         raise InvalidFile(
@@ -77,17 +81,17 @@ def find_arrays(npz: NpzFile) -> Contents:
         if number is not None and number >= widths.copy().pop():
             raise InvalidFile(f"{name} is for an input that isn't there.", f"Remove {option}.")
     notes = [_unused(name) for name in unknown[:20]]
-    notes += [f"The entry {_shown(name)} is no array and isn't used." for name in npz.others[:5]]
+    notes += [f"The entry {_shown(name)} is no array and isn't used." for name in source.others[:5]]
     return Contents(x, y, options, notes)
 
 
-def check_samples(npz: NpzFile, contents: Contents) -> None:
+def check_headers(source: Source, contents: Contents, task: str) -> None:
     """Types, shapes and lengths of all arrays, from their headers alone. Raises InvalidFile."""
     first: dict[int, tuple[str, tuple[int, ...]]] = {}
     for split, names in contents.x.items():
-        label_shape = npz.header(contents.y[split]).shape
+        label_shape = source.header(contents.y[split]).shape if split in contents.y else ()
         for number, name in enumerate(names):
-            header = npz.header(name)
+            header = source.header(name)
             if header.dtype.kind not in "biuf" or header.dtype.itemsize > 8:
                 raise InvalidFile(
                     f"{name} holds {kind_of(header.dtype)}, not numbers that a network can take.",
@@ -106,7 +110,7 @@ def check_samples(npz: NpzFile, contents: Contents) -> None:
                     f"{name} has the shape {header.shape}: its samples are empty.",
                     "Check how the array was made.",
                 )
-            if len(label_shape) in (1, 2) and label_shape[0] != header.shape[0]:
+            if label_shape and label_shape[0] != header.shape[0]:
                 raise InvalidFile(
                     f"{name} has {header.shape[0]:,} samples but {contents.y[split]} has "
                     f"{label_shape[0]:,} labels.",
@@ -119,83 +123,41 @@ def check_samples(npz: NpzFile, contents: Contents) -> None:
                     f"{header.shape[1:]}.",
                     "All splits must have samples of one shape.",
                 )
+    for name in contents.y.values():
+        check_label_header(name, source.header(name), task)
 
 
-def read_labels(npz: NpzFile, name: str) -> tuple[np.ndarray, list[str]]:
-    """Labels as int64 `(n,)` and what was read leniently. Raises InvalidFile."""
-    header, notes = npz.header(name), []
-    if header.dtype.kind not in "biuf" or header.dtype.itemsize > 8:
-        raise InvalidFile(
-            f"{name} holds {kind_of(header.dtype)}; labels are whole numbers from 0 on.",
-            f"Number the classes: classes, {name} = np.unique({name}, return_inverse=True).",
-        )
-    shape = header.shape
-    if len(shape) == 2 and shape[1] == 1:
-        notes.append(f"{name} has the shape {shape}; it was read as {shape[0]:,} labels.")
-    elif len(shape) == 2:
-        raise InvalidFile(
-            f"{name} has the shape {shape}, which looks like one-hot rows or scores; "
-            "labels are one whole number a sample.",
-            f"Use {name}.argmax(axis=1).",
-        )
-    elif len(shape) != 1:
-        raise InvalidFile(
-            f"{name} has the shape {shape}; labels are one whole number a sample.",
-            "Give an array of the shape (samples,).",
-        )
-    labels = np.asarray(npz.array(name)).reshape(-1)
-    if labels.dtype.kind == "f":
-        _refuse(
-            name, labels, labels != np.floor(labels), "not whole numbers", "Labels count classes."
-        )
-        _refuse(name, labels, ~np.isfinite(labels), "NaN or infinite", "Labels count classes.")
-        notes.append(f"{name} holds whole numbers stored as {labels.dtype}; they were read so.")
-    elif labels.dtype.kind == "b":
-        notes.append(f"{name} holds False and True, which were read as 0 and 1.")
-    if labels.dtype.kind != "b":
-        _refuse(
-            name,
-            labels,
-            labels < 0,
-            "negative",
-            "Labels run from 0 to classes - 1; leave samples without a label out.",
-        )
-    _refuse(
-        name,
-        labels,
-        labels >= MAX_CLASSES,
-        f"{MAX_CLASSES:,} or more",
-        "Number the classes from 0 on: np.unique(labels, return_inverse=True).",
-    )
-    return labels.astype(np.int64), notes
-
-
-def label_notes(labels: dict[str, np.ndarray], classes: int) -> list[str]:
+def label_notes(
+    labels: Mapping[str, np.ndarray], classes: int, names: Sequence[str] = ()
+) -> list[str]:
     """What is odd about the labels of the finished splits without being wrong."""
     notes = []
     seen = np.unique(np.concatenate(list(labels.values())))
-    if seen[0] == 1 and len(seen) > 1:
+    if seen[0] == 1 and len(seen) > 1 and not names:
         notes.append("No sample has label 0; if your labels start at 1, subtract 1.")
-    missing = classes - len(seen) - int(seen[0] == 1)
+    missing = classes - len(seen) - int(seen[0] == 1 and not names)
     if missing > 0:
         notes.append(f"{missing} of the {classes} labels up to {classes - 1} never occur.")
     for split, values in labels.items():
         if len(np.unique(values)) == 1 and len(seen) > 1:
-            notes.append(f"All samples of {split} have the label {int(values[0])}.")
+            notes.append(f"All samples of {split} have the label {_label(values[0], names)}.")
         if split != "train" and "train" in labels:
             strangers = np.setdiff1d(values, labels["train"])
             if len(strangers):
-                shown = ", ".join(str(int(s)) for s in strangers[:5])
+                shown = ", ".join(_label(s, names) for s in strangers[:5])
                 more = " …" if len(strangers) > 5 else ""
                 notes.append(f"{split} has labels that never occur in train: {shown}{more}.")
     return notes
 
 
-def check_values(npz: NpzFile, name: str) -> list[str]:
+def _label(number: int, names: Sequence[str]) -> str:
+    return _shown(names[number]) if names else str(int(number))
+
+
+def check_values(name: str, array: Any) -> None:
     """Reads one array of samples through: NaN, infinity, overflow. Raises InvalidFile."""
-    array = npz.array(name)
     if array.dtype.kind != "f":
-        return []
+        return
     faulty, first, position, kind = 0, -1, 0, ""
     for block in blocks(array):
         with np.errstate(over="ignore"):
@@ -220,7 +182,6 @@ def check_values(npz: NpzFile, name: str) -> list[str]:
             "Remove these samples with their labels, or fill the gaps "
             "(np.nan_to_num if 0 is a sensible value).",
         )
-    return []
 
 
 def _input_names(split: str, names: dict[int | None, str]) -> tuple[str, ...]:
@@ -242,12 +203,14 @@ def _input_names(split: str, names: dict[int | None, str]) -> tuple[str, ...]:
     return tuple(names[number] for number in range(len(names)))
 
 
-def _check_pairs(x: dict[str, tuple[str, ...]], y: dict[str, str], unknown: Sequence[str]) -> None:
+def _check_pairs(
+    x: dict[str, tuple[str, ...]], y: dict[str, str], unknown: Sequence[str], *, labelled: bool
+) -> None:
     for split in x:
-        if split not in y:
+        if labelled and split not in y:
             raise InvalidFile(
                 f"{_x(split)} has no labels: {_y(split)} is missing.{_near(_y(split), unknown)}",
-                f"Add {_y(split)} with one whole number a sample.",
+                f"Add {_y(split)}, as long as {_x(split)}.",
             )
     for split in y:
         if split not in x:
@@ -274,16 +237,6 @@ def _check_pairs(x: dict[str, tuple[str, ...]], y: dict[str, str], unknown: Sequ
             )
 
 
-def _refuse(name: str, labels: np.ndarray, faulty: np.ndarray, what: str, hint: str) -> None:
-    if faulty.any():
-        first = int(np.argmax(faulty))
-        raise InvalidFile(
-            f"{name} has {int(faulty.sum()):,} labels that are {what}; the first is "
-            f"{labels[first]} at sample {first}.",
-            hint,
-        )
-
-
 def _unused(name: str) -> str:
     return f"The array {_shown(name)} isn't used.{_suggestion(name)}"
 
@@ -305,11 +258,6 @@ def _near(wanted: str, unknown: Sequence[str]) -> str:
 
 def _shown(name: str) -> str:
     return repr(name if len(name) <= 40 else name[:40] + "…")
-
-
-def kind_of(dtype: np.dtype[Any]) -> str:
-    kinds = {"U": "text", "S": "text", "c": "complex numbers", "M": "dates", "m": "durations"}
-    return kinds.get(dtype.kind, "records" if dtype.names else str(dtype)[:40])
 
 
 def _x(split: str) -> str:

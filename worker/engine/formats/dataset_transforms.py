@@ -5,28 +5,28 @@ from __future__ import annotations
 import numpy as np
 
 from app.domain.errors import InvalidFile
-from worker.engine.formats.dataset_checks import Contents, kind_of
-from worker.engine.formats.npz import NpzFile
+from worker.engine.formats.dataset_checks import Contents
+from worker.engine.formats.sources import Source, kind_of
 from worker.engine.formats.splits import Transform
 
 
-def read_transform(npz: NpzFile, contents: Contents, number: int) -> tuple[Transform, list[str]]:
+def read_transform(source: Source, contents: Contents, number: int) -> tuple[Transform, list[str]]:
     """How input `number` is turned into the network's input. Raises InvalidFile."""
 
     def option(name: str) -> str | None:
         return contents.options.get((name, number), contents.options.get((name, None)))
 
-    shape = npz.header(next(iter(contents.x.values()))[number]).shape[1:]
+    shape = source.header(next(iter(contents.x.values()))[number]).shape[1:]
     notes: list[str] = []
     channels_last = False
     if name := option("layout"):
         shared = "." not in name and contents.inputs > 1
-        channels_last = _is_channels_last(npz, name, shape, shared)
+        channels_last = _is_channels_last(source, name, shape, shared)
         if channels_last:
             shape = (shape[-1], *shape[:-1])
     scale = None
     if name := option("scale"):
-        value = _numbers(npz, name)
+        value = _numbers(source, name)
         if value.size != 1:
             raise InvalidFile(
                 f"{name} has {value.size} values; it is one number for the whole array.",
@@ -37,9 +37,9 @@ def read_transform(npz: NpzFile, contents: Contents, number: int) -> tuple[Trans
             raise InvalidFile(f"{name} is 0, which wipes out every sample.", "Use 1/255 or so.")
     mean = std = None
     if name := option("mean"):
-        mean = _per_channel(name, _numbers(npz, name), shape, notes)
+        mean = _per_channel(name, _numbers(source, name), shape, notes)
     if name := option("std"):
-        std = _per_channel(name, _numbers(npz, name), shape, notes)
+        std = _per_channel(name, _numbers(source, name), shape, notes)
         if (std <= 0).any():
             raise InvalidFile(
                 f"{name} has a value that is {'0' if (std == 0).any() else 'negative'}; "
@@ -49,14 +49,10 @@ def read_transform(npz: NpzFile, contents: Contents, number: int) -> tuple[Trans
     return Transform(channels_last, scale, mean, std), notes
 
 
-def _is_channels_last(npz: NpzFile, name: str, shape: tuple[int, ...], shared: bool) -> bool:
-    header = npz.header(name)
-    if header.dtype.kind not in "US" or np.prod(header.shape, dtype=np.int64) != 1:
+def _is_channels_last(source: Source, name: str, shape: tuple[int, ...], shared: bool) -> bool:
+    word = source.word(name)
+    if word is None:
         raise InvalidFile(f"{name} is not a word.", 'Save it as layout="NHWC" or layout="NCHW".')
-    if header.dtype.itemsize > 256:
-        raise InvalidFile(f"{name} is far too long.", 'It is "NHWC" or "NCHW".')
-    value = npz.array(name).reshape(-1)[0]
-    word = value.decode("latin1") if isinstance(value, bytes) else str(value)
     if word.upper() not in ("NHWC", "NCHW"):
         raise InvalidFile(
             f"{name} is {word[:20]!r}, which isn't known.",
@@ -73,11 +69,11 @@ def _is_channels_last(npz: NpzFile, name: str, shape: tuple[int, ...], shared: b
     return word.upper() == "NHWC"
 
 
-def _numbers(npz: NpzFile, name: str) -> np.ndarray:
-    header = npz.header(name)
+def _numbers(source: Source, name: str) -> np.ndarray:
+    header = source.header(name)
     if header.dtype.kind not in "biuf" or header.dtype.itemsize > 8:
         raise InvalidFile(f"{name} holds {kind_of(header.dtype)}.", "It must hold numbers.")
-    values = np.asarray(npz.array(name), dtype=np.float64)
+    values = np.asarray(source.array(name), dtype=np.float64)
     if values.size == 0 or not np.isfinite(values).all():
         raise InvalidFile(f"{name} has values that are missing or not finite.", "Compute it anew.")
     return values

@@ -1,21 +1,37 @@
-"""Data sets: what an `.npz` holds, and its splits as memory-mapped batches."""
+"""Data sets: what an upload holds, and its splits as memory-mapped batches.
+
+Every format comes down to named arrays: mapped where they lie in the upload (plain `.npz`,
+`.safetensors`), or unpacked once into a prepared file (packed `.npz`, images, tables). From there
+on there is one road: which rows are train, tune and test, checks, and batches read by rows.
+"""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from app.domain.errors import InvalidFile, InvalidInput, NotFound
+from app.domain.errors import InvalidFile, NotFound
+from app.domain.metrics import Task
 from worker.engine.fit import check_fit
 from worker.engine.formats import dataset_checks as checks
+from worker.engine.formats import splitting
+from worker.engine.formats.dataset_info import DatasetInfo, describe
+from worker.engine.formats.dataset_labels import read_labels
+from worker.engine.formats.dataset_options import ArrayOptions, Options, TokenOptions, read_options
+from worker.engine.formats.dataset_sniff import sniff_dataset
 from worker.engine.formats.dataset_transforms import read_transform
-from worker.engine.formats.npz import NpzFile
-from worker.engine.formats.splits import Batch, Split, Transform, stratified_take
+from worker.engine.formats.label_rows import Labels, rows_at
+from worker.engine.formats.prepared import PreparedFile, Said
+from worker.engine.formats.preparing import open_mapped, prepare
+from worker.engine.formats.sources import Source, digest_of
+from worker.engine.formats.splits import Batch, Split, Transform
+from worker.engine.formats.tokens import check_tokens, read_text
 
 __all__ = [
     "Batch",
@@ -27,45 +43,17 @@ __all__ = [
     "open_dataset",
 ]
 
-HELD_OUT = 0.2
-MAX_TUNE_CUT = 10_000
-
-
-@dataclass(frozen=True)
-class DatasetInfo:
-    """What is known of a data set without its content.
-
-    `input_shape` and `dtype` are those of the first input; `input_shapes` and `dtypes` of all.
-    Shapes are of one sample in the network's layout. `counts` are samples of each class by split.
-    """
-
-    task: str
-    splits: dict[str, int]
-    input_shape: list[int]
-    classes: int | None
-    inputs: int
-    dtype: str
-    counts: dict[str, list[int]]
-    notes: list[str] = field(default_factory=list)
-    input_shapes: list[list[int]] = field(default_factory=list)
-    dtypes: list[str] = field(default_factory=list)
-    transformed: list[bool] = field(default_factory=list)
-    format: str = "npz"
-    label_shape: list[int] = field(default_factory=list)
-    label_dtype: str = "int64"
-    class_names: list[str] = field(default_factory=list)
-    feature_names: list[str] = field(default_factory=list)
-    options: dict[str, Any] = field(default_factory=dict)
-    prepared: bool = False
+PREPARED = "prepared"
 
 
 class Dataset:
     """An opened data set. Arrays are read from disk when a batch asks for them."""
 
-    def __init__(self, npz: NpzFile, info: DatasetInfo, splits: dict[str, Split]) -> None:
+    def __init__(self, source: Source, info: DatasetInfo, splits: dict[str, Split]) -> None:
         self.info = info
-        self._npz = npz
+        self._source = source
         self._splits = splits
+        self._unpacked: tempfile.TemporaryDirectory[str] | None = None
 
     def __enter__(self) -> Dataset:
         return self
@@ -74,8 +62,10 @@ class Dataset:
         self.close()
 
     def close(self) -> None:
-        """Releases the archive; batches of splits still at hand stay readable."""
-        self._npz.close()
+        """Releases the file; batches of splits still at hand stay readable."""
+        self._source.close()
+        if self._unpacked is not None:
+            self._unpacked.cleanup()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -93,175 +83,204 @@ class Dataset:
 
 def open_dataset(
     path: Path,
-    task: str = "classification",
+    task: str = Task.CLASSIFICATION,
     options: Mapping[str, Any] | None = None,
     *,
     prepared: Path | None = None,
     seed: int = 0,
-    cache_dir: Path | None = None,
 ) -> Dataset:
-    """Opens an `.npz`, checks names, types, shapes and labels, and makes the splits.
+    """Opens a data set that was imported with the same task and options, and makes its splits.
 
-    `seed` decides the splits the server makes (60/20/20 of `x`, or tune as 20 % of train, at most
-    10,000), nothing else; keep it the same for one data set, or test samples leak into training.
-    `cache_dir` keeps what has to be unpacked; without it that lives as long as the result.
+    `prepared` is the file that `inspect_dataset` left, if it left one; without it, what has to be
+    unpacked is unpacked into a temporary folder that lives as long as the result. `seed` decides
+    the splits that the server makes and nothing else; keep it the same for one data set, or test
+    samples leak into training.
 
-    Raises InvalidFile, UnsafeFile, StorageFull; InvalidInput for another task.
+    Raises InvalidFile, UnsafeFile, StorageFull; InvalidInput for a wrong task or option.
     """
-    _check_task(task)
-    npz = NpzFile(path, cache_dir)
+    form = sniff_dataset(path)
+    read = read_options(form, task, options)
+    if prepared is not None:
+        return _open(PreparedFile(prepared), form, task, read, seed)
+    source = open_mapped(path, form, task)
+    if source is not None:
+        return _open(source, form, task, read, seed)
+    folder = tempfile.TemporaryDirectory(prefix="prunescope-data-")
     try:
-        return _open(npz, task, seed)
+        target = Path(folder.name) / PREPARED
+        prepare(path, form, task, read, target, seed)
+        dataset = _open(PreparedFile(target), form, task, read, seed)
     except BaseException:
-        npz.close()
+        folder.cleanup()
         raise
+    dataset._unpacked = folder
+    return dataset
 
 
 def inspect_dataset(
     path: Path,
-    task: str = "classification",
+    task: str = Task.CLASSIFICATION,
     options: Mapping[str, Any] | None = None,
     *,
     folder: Path | None = None,
     seed: int = 0,
-    cache_dir: Path | None = None,
 ) -> DatasetInfo:
     """The full check when a file arrives: all of `open_dataset`, and every value is read once.
 
-    Raises InvalidFile with one sentence for the first fault found.
+    What has to be unpacked is left as `folder / "prepared"` for later openings.
+    Raises InvalidFile with one sentence for the first fault found; InvalidInput with `fields` for
+    a wrong task or option; StorageFull.
     """
-    with open_dataset(path, task, options, seed=seed, cache_dir=cache_dir) as dataset:
-        npz = dataset._npz
-        contents = checks.find_arrays(npz)
-        for names in contents.x.values():
-            for name in names:
-                npz.verify(name)
-                checks.check_values(npz, name)
-        for name in contents.y.values():
-            npz.verify(name)
-        return dataset.info
+    form = sniff_dataset(path)
+    read = read_options(form, task, options)
+    source = open_mapped(path, form, task)
+    target = None
+    if source is None and folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        target = folder / PREPARED
+        target.unlink(missing_ok=True)
+        prepare(path, form, task, read, target, seed)
+        source = PreparedFile(target)
+    try:
+        opened = (
+            open_dataset(path, task, options, seed=seed)
+            if source is None
+            else _open(source, form, task, read, seed)
+        )
+        with opened as dataset:
+            _check_content(dataset)
+            return dataset.info
+    except BaseException:
+        if target is not None:
+            target.unlink(missing_ok=True)
+        raise
 
 
-def _open(npz: NpzFile, task: str, seed: int) -> Dataset:
-    contents = checks.find_arrays(npz)
-    checks.check_samples(npz, contents)
-    notes = list(contents.notes)
-    labels: dict[str, np.ndarray] = {}
-    for part, name in contents.y.items():
-        labels[part], said = checks.read_labels(npz, name)
-        notes += said
+def _check_content(dataset: Dataset) -> None:
+    source, task = dataset._source, dataset.info.task
+    contents = checks.find_arrays(source, task)
+    for names in contents.x.values():
+        for number, name in enumerate(names):
+            source.verify(name)
+            checks.check_values(name, source.array(name))
+            if task == Task.LANGUAGE_MODELLING and number == 0:
+                check_tokens(name, source.array(name))
+    for name in contents.y.values():
+        source.verify(name)
+
+
+def _open(source: Source, form: str, task: str, options: Options, seed: int) -> Dataset:
+    try:
+        return _assemble(source, form, task, options, seed)
+    except BaseException:
+        source.close()
+        raise
+
+
+def _assemble(source: Source, form: str, task: str, options: Options, seed: int) -> Dataset:
+    said = source.said if isinstance(source, PreparedFile) else Said(form)
+    if said.format != form:
+        raise InvalidFile(
+            "The unpacked data set belongs to another file.", "Import the data set again."
+        )
+    contents = checks.find_arrays(source, task)
+    checks.check_headers(source, contents, task)
+    notes = [*said.notes, *contents.notes]
     transforms: list[Transform] = []
     for number in range(contents.inputs):
-        transform, said = read_transform(npz, contents, number)
+        transform, remarks = read_transform(source, contents, number)
         transforms.append(transform)
-        notes += said
-    splits: dict[str, Split] = {}
-    for name, (part, index) in _rows(labels, seed, notes).items():
-        names = contents.x[part]
-        splits[name] = Split(
+        notes += remarks
+    arrays, labels, in_order = _parts(source, contents, task, options, notes)
+    _check_alike(contents, labels)
+    sizes = {part: len(values) for part, values in labels.items()}
+    strata = {
+        part: _strata(labels[part], task, in_order) for part in sizes if part in ("", "train")
+    }
+    rows = splitting.choose_rows(sizes, strata, seed, notes)
+    splits = {
+        name: Split(
             name=name,
-            labels=labels[part] if index is None else labels[part][index],
-            arrays=tuple(npz.array(n) for n in names),
+            labels=rows_at(labels[part], index),
+            arrays=arrays[part],
             transforms=tuple(transforms),
             index=index,
-            content=partial(_digests, npz, names),
+            content=partial(_digests, arrays[part]),
+            task=task,
         )
-    classes = 1 + max(int(split.labels.max()) for split in splits.values())
-    notes += checks.label_notes({n: s.labels for n, s in splits.items()}, classes)
-    notes += _dtype_notes(npz, contents)
-    first = next(iter(splits.values()))
-    shapes = [
-        list((a.shape[-1], *a.shape[1:-1]) if t.channels_last else a.shape[1:])
-        for a, t in zip(first.arrays, transforms, strict=True)
-    ]
-    dtypes = [str(a.dtype.newbyteorder("=")) for a in first.arrays]
-    notes += _scale_notes(transforms, dtypes)
-    info = DatasetInfo(
-        task=task,
-        splits={name: len(split) for name, split in splits.items()},
-        input_shape=shapes[0],
-        classes=classes,
-        inputs=len(shapes),
-        dtype=dtypes[0],
-        counts={name: split.counts(classes) for name, split in splits.items()},
-        notes=notes,
-        input_shapes=shapes,
-        dtypes=dtypes,
-        transformed=[t.changes_values for t in transforms],
-    )
-    return Dataset(npz, info, splits)
+        for name, (part, index) in rows.items()
+    }
+    stored = {n: source.header(n).stored for names in contents.x.values() for n in names}
+    notes += _type_notes(contents, stored)
+    first = next(iter(contents.x.values()))
+    info = describe(splits, [stored[n] for n in first], task, said, options, notes)
+    if isinstance(source, PreparedFile):
+        info = replace(info, prepared=True)
+    return Dataset(source, info, splits)
 
 
-def _rows(
-    labels: dict[str, np.ndarray], seed: int, notes: list[str]
-) -> dict[str, tuple[str, np.ndarray | None]]:
-    """For each split: the part of the file it comes from, and its rows there (None: all)."""
-    if "" in labels:
-        whole = labels[""]
-        everything = np.arange(len(whole))
-        held_out = round(HELD_OUT * len(whole))
-        test = stratified_take(whole, everything, held_out, 2 * seed)
-        rest = np.setdiff1d(everything, test, assume_unique=True)
-        tune = stratified_take(whole[rest], rest, held_out, 2 * seed + 1)
-        train = np.setdiff1d(rest, tune, assume_unique=True)
-        if not (len(test) and len(tune)):
+def _parts(
+    source: Source,
+    contents: checks.Contents,
+    task: str,
+    options: Options,
+    notes: list[str],
+) -> tuple[dict[str, tuple[Any, ...]], dict[str, Labels], bool]:
+    """Inputs and labels of every part of the file, and whether the parts are running texts."""
+    if task == Task.LANGUAGE_MODELLING:
+        told = options if isinstance(options, TokenOptions) else TokenOptions()
+        texts = read_text(source, contents, told, notes)
+        return (
+            {part: text.arrays for part, text in texts.items()},
+            {part: text.labels for part, text in texts.items()},
+            all(text.is_stream for text in texts.values()),
+        )
+    form = options.labels if isinstance(options, ArrayOptions) else None
+    labels: dict[str, Labels] = {}
+    for part, name in contents.y.items():
+        labels[part], remarks = read_labels(source, name, task, form)
+        notes += remarks
+    arrays = {part: tuple(source.array(n) for n in names) for part, names in contents.x.items()}
+    return arrays, labels, False
+
+
+def _check_alike(contents: checks.Contents, labels: Mapping[str, Labels]) -> None:
+    """All parts are labelled in one way."""
+    (first, one), *others = labels.items()
+    for part, values in others:
+        if values.shape[1:] != one.shape[1:] or (values.dtype.kind in "iu") != (
+            one.dtype.kind in "iu"
+        ):
+            names = [contents.y.get(p) or contents.x[p][0] for p in (first, part)]
             raise InvalidFile(
-                f"{_samples(len(whole))} too few to be split into train, tune and test.",
-                "Give more samples (several of each class), or name the splits yourself: "
-                "x_tune, y_tune, …",
+                f"{names[0]} and {names[1]} are not labelled alike: {_look(one)} and "
+                f"{_look(values)}.",
+                "All splits must have labels of one shape and kind.",
             )
-        notes.append(
-            f"Split here, by class: {len(train):,} train, {len(tune):,} tune, {len(test):,} test."
-        )
-        return {"train": ("", train), "tune": ("", tune), "test": ("", test)}
-    if "tune" in labels:
-        return {name: (name, None) for name in checks.SPLITS if name in labels}
-    whole = labels["train"]
-    everything = np.arange(len(whole))
-    tune = stratified_take(whole, everything, min(round(HELD_OUT * len(whole)), MAX_TUNE_CUT), seed)
-    if not len(tune):
-        raise InvalidFile(
-            f"The {len(whole)} samples of x_train are too few to cut tune from them.",
-            "Add x_tune and y_tune, or more samples of each class.",
-        )
-    train = np.setdiff1d(everything, tune, assume_unique=True)
-    notes.append(
-        f"tune was cut from train, by class: {len(tune):,} of {len(whole):,} samples. A network"
-        " trained on them looks better there than it is; bring x_tune and y_tune to avoid that."
-    )
-    return {"train": ("train", train), "tune": ("train", tune), "test": ("test", None)}
 
 
-def _samples(number: int) -> str:
-    return "1 sample is" if number == 1 else f"{number} samples are"
+def _look(labels: Labels) -> str:
+    return f"{labels.dtype} of the shape {labels.shape}"
 
 
-def _dtype_notes(npz: NpzFile, contents: checks.Contents) -> list[str]:
+def _strata(labels: Labels, task: str, in_order: bool) -> splitting.Strata:
+    if in_order:
+        return splitting.in_order()
+    if task == Task.REGRESSION and labels.size == len(labels):
+        return splitting.by_target(np.asarray(labels).reshape(-1))
+    if task == Task.CLASSIFICATION and labels.ndim == 1:
+        return splitting.by_class(np.asarray(labels))
+    return splitting.at_random(len(labels))
+
+
+def _type_notes(contents: checks.Contents, stored: Mapping[str, str]) -> list[str]:
     notes = []
     for names in zip(*contents.x.values(), strict=True):
-        kinds = {name: npz.header(name).dtype for name in names}
-        if len({dtype.newbyteorder("=") for dtype in kinds.values()}) > 1:
-            listed = ", ".join(f"{name} {dtype}" for name, dtype in kinds.items())
+        if len({stored[name] for name in names}) > 1:
+            listed = ", ".join(f"{name} {stored[name]}" for name in names)
             notes.append(f"The splits differ in type ({listed}); are they scaled alike?")
     return notes
 
 
-def _scale_notes(transforms: Sequence[Transform], dtypes: Sequence[str]) -> list[str]:
-    return [
-        "The samples are bytes and the file has no scale: a network of float inputs gets 0 to 255."
-        for transform, dtype in zip(transforms, dtypes, strict=True)
-        if dtype == "uint8" and not transform.changes_values
-    ]
-
-
-def _digests(npz: NpzFile, names: Sequence[str]) -> list[str]:
-    return [npz.digest(name) for name in names]
-
-
-def _check_task(task: str) -> None:
-    if task != "classification":
-        raise InvalidInput(
-            f"The task {task!r} is not available; data sets are read for classification.",
-            "Leave task out or set it to classification.",
-            fields={"task": "must be classification"},
-        )
+def _digests(arrays: Sequence[Any]) -> list[str]:
+    return [digest_of(array) for array in arrays]

@@ -1,26 +1,19 @@
 """Reading `.npz` archives that strangers uploaded: walls first, then memory-mapped arrays.
 
 An `.npz` is a zip of `.npy` members. Nothing is ever unpickled, and no array is ever held in memory
-as a whole: a stored member is mapped where it lies in the archive, a deflated one is inflated once
-into a cache file and mapped there. Everything that a member claims (its size, its shape, its type)
+as a whole: a stored member is mapped where it lies in the archive, a deflated one comes in runs of
+rows. Everything that a member claims (its size, its shape, its type)
 is compared with what is really there before it is used.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import hashlib
 import io
 import math
 import os
-import shutil
 import struct
-import tempfile
-import time
-import uuid
 import warnings
-import weakref
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -31,7 +24,8 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
-from app.domain.errors import InvalidFile, StorageFull, UnsafeFile
+from app.domain.errors import InvalidFile, UnsafeFile
+from worker.engine.formats.sources import MAX_WORD, Header, blocks
 from worker.engine.formats.zip_walls import (
     SAVE_HINT,
     UPLOAD_HINT,
@@ -43,14 +37,13 @@ from worker.engine.formats.zip_walls import (
 
 MAX_HEADER = 10_000
 CHUNK = 1 << 20
-BLOCK = 16 << 20
-STALE_PART_SECONDS = 3600
+RUN = 4 << 20
 
 _LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 
 
 @dataclass(frozen=True)
-class Header:
+class NpyHeader:
     """What a `.npy` member says about its array; `data_offset` counts from the member's start."""
 
     shape: tuple[int, ...]
@@ -64,15 +57,12 @@ class Header:
 
 
 class NpzFile:
-    """An opened `.npz`. Use it as a context manager, or call `close`.
+    """An opened `.npz`; a Source. Use it as a context manager, or call `close`.
 
-    `cache_dir` keeps inflated members for the next opening of the same file; without it they live
-    in a private temporary directory that disappears with this object.
-
-    Raises InvalidFile (a sentence per fault), UnsafeFile for pickles, StorageFull.
+    Raises InvalidFile (a sentence per fault), UnsafeFile for pickles.
     """
 
-    def __init__(self, path: Path, cache_dir: Path | None = None) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = Path(path)
         refuse_other_formats(self.path)
         self._file = BoundedReader(self.path)
@@ -81,15 +71,8 @@ class NpzFile:
         except BaseException:
             self._file.close()
             raise
-        status = os.stat(self.path)
-        self._identity = f"{self.path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
-        self._size = status.st_size
-        self._cache_dir = cache_dir
-        self._private = Path()
-        self._cleanup: weakref.finalize[Any, Any] | None = None
-        self._headers: dict[str, Header] = {}
-        self._arrays: dict[str, np.ndarray] = {}
-        self._digests: dict[str, str] = {}
+        self._size = os.stat(self.path).st_size
+        self._headers: dict[str, NpyHeader] = {}
 
     def __enter__(self) -> NpzFile:
         return self
@@ -100,20 +83,73 @@ class NpzFile:
     def close(self) -> None:
         """Closes the archive; arrays handed out stay readable as long as they are held."""
         self._file.close()
-        self._arrays.clear()
-        if self._cleanup is not None:
-            self._cleanup()
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the arrays, without `.npy`, in the order of the archive."""
         return tuple(self._members)
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._members
-
     def header(self, name: str) -> Header:
         """Shape and type of one array, checked against the size of its member."""
+        npy_header = self._npy_header(name)
+        dtype = npy_header.dtype
+        return Header(npy_header.shape, dtype, str(dtype.newbyteorder("=")))
+
+    def is_mappable(self, name: str) -> bool:
+        """Whether the array lies in the file as it is: not packed, row after row."""
+        header = self._npy_header(name)
+        flat = len(header.shape) < 2 or not header.fortran_order
+        return flat and self._members[name].compress_type == zipfile.ZIP_STORED
+
+    def array(self, name: str) -> np.ndarray:
+        """A mappable array, read-only, memory-mapped, in the type it was stored in."""
+        if not self.is_mappable(name):
+            raise ValueError(f"{name} has to be unpacked first")
+        return self._mapped(name)
+
+    def rows(self, name: str, folder: Path) -> Iterator[np.ndarray]:
+        """Any array in runs of whole rows. `folder` takes a column-major one while it is turned.
+
+        A packed array is compared with its checksum on the way.
+        """
+        header, info = self._npy_header(name), self._members[name]
+        scattered = header.fortran_order and len(header.shape) > 1
+        if header.data_bytes == 0:
+            yield np.empty(header.shape, header.dtype)
+        elif info.compress_type == zipfile.ZIP_STORED:
+            yield from blocks(self._mapped(name))
+        elif not scattered:
+            yield from self._inflated_rows(name)
+        else:
+            turning = folder / "turning.part"
+            try:
+                with open(turning, "xb") as out:
+                    for chunk in self._chunks(name, CHUNK):
+                        out.write(chunk)
+                yield from blocks(_map(turning, header.data_offset, header))
+            finally:
+                turning.unlink(missing_ok=True)
+
+    def word(self, name: str) -> str | None:
+        header = self._npy_header(name)
+        if header.dtype.kind not in "US" or math.prod(header.shape) != 1:
+            return None
+        if header.dtype.itemsize > MAX_WORD * 4:
+            raise InvalidFile(f"{name} is far too long.", "It is one short word.")
+        raw = b"".join(self._chunks(name, CHUNK))[header.data_offset :]
+        value = np.frombuffer(raw, header.dtype)[0]
+        return value.decode("latin1") if isinstance(value, bytes) else str(value)
+
+    def verify(self, name: str) -> None:
+        """Compares an array with its checksum. Raises InvalidFile."""
+        info = self._members[name]
+        checksum = 0
+        for chunk in self._chunks(name, CHUNK):
+            checksum = zlib.crc32(chunk, checksum)
+        if checksum != info.CRC:
+            raise InvalidFile(f"{name} is damaged: its checksum is wrong.", UPLOAD_HINT)
+
+    def _npy_header(self, name: str) -> NpyHeader:
         if name not in self._headers:
             info = self._members[name]
             with _reading(name), self._open(info) as stream:
@@ -130,47 +166,39 @@ class NpzFile:
             self._headers[name] = header
         return self._headers[name]
 
-    def array(self, name: str) -> np.ndarray:
-        """One array, read-only, memory-mapped, in C order, in the type it was stored in."""
-        if name not in self._arrays:
-            header = self.header(name)
-            info = self._members[name]
-            if header.data_bytes == 0:
-                array = np.empty(header.shape, header.dtype)
-            elif info.compress_type == zipfile.ZIP_STORED:
-                array = _map(self.path, self._data_start(info) + header.data_offset, header)
-            else:
-                array = _map(self._inflated(name), header.data_offset, header)
-            if header.fortran_order and array.ndim > 1:
-                array = self._in_c_order(name, array)
-            self._arrays[name] = array
-        return self._arrays[name]
+    def _mapped(self, name: str) -> np.ndarray:
+        header = self._npy_header(name)
+        if header.data_bytes == 0:
+            return np.empty(header.shape, header.dtype)
+        start = self._data_start(self._members[name])
+        return _map(self.path, start + header.data_offset, header)
 
-    def verify(self, name: str) -> None:
-        """Compares a stored member with its checksum. (A deflated one is checked by inflating.)"""
-        info = self._members[name]
-        if info.compress_type != zipfile.ZIP_STORED:
-            self.array(name)
-            return
-        checksum = 0
+    def _chunks(self, name: str, size: int) -> Iterator[bytes]:
+        """The member's bytes, header included, exactly as many as the archive says."""
+        info, left = self._members[name], self._members[name].file_size
         with _reading(name), self._open(info) as stream:
-            while chunk := stream.read(CHUNK):
-                checksum = zlib.crc32(chunk, checksum)
-        if checksum != info.CRC:
-            raise InvalidFile(f"{name} is damaged: its checksum is wrong.", UPLOAD_HINT)
+            while left:
+                chunk = stream.read(min(size, left))
+                if not chunk:
+                    raise InvalidFile(f"{name} is not as long as the archive says.", UPLOAD_HINT)
+                left -= len(chunk)
+                yield chunk
 
-    def digest(self, name: str) -> str:
-        """sha256 of shape, type and C-order content of one array; kept beside the cache."""
-        if name not in self._digests:
-            kept = self._cache_path(name, "sha256") if self._cache_dir else None
-            if kept is not None and kept.is_file():
-                self._digests[name] = kept.read_text("ascii")
-            else:
-                self._digests[name] = digest_of(self.array(name))
-                if kept is not None:
-                    with _atomic(kept) as out:
-                        out.write(self._digests[name].encode("ascii"))
-        return self._digests[name]
+    def _inflated_rows(self, name: str) -> Iterator[np.ndarray]:
+        header = self._npy_header(name)
+        shape = header.shape or (1,)
+        row = max(1, math.prod(shape[1:]) * header.dtype.itemsize)
+        wanted = max(1, RUN // row) * row
+        buffer, skip = bytearray(), header.data_offset
+        for chunk in self._chunks(name, CHUNK):
+            buffer += chunk[skip:]
+            skip = max(0, skip - len(chunk))
+            if len(buffer) >= wanted:
+                whole = len(buffer) - len(buffer) % row
+                yield np.frombuffer(bytes(buffer[:whole]), header.dtype).reshape(-1, *shape[1:])
+                del buffer[:whole]
+        if buffer:
+            yield np.frombuffer(bytes(buffer), header.dtype).reshape(-1, *shape[1:])
 
     def _open(self, info: zipfile.ZipInfo) -> Any:
         if info.compress_type == zipfile.ZIP_STORED:
@@ -195,77 +223,8 @@ class NpzFile:
             )
         return start
 
-    def _inflated(self, name: str) -> Path:
-        info = self._members[name]
-        target = self._cache_path(name, "npy")
-        if target.is_file() and target.stat().st_size == info.file_size:
-            return target
-        self._require_space(info.file_size)
-        written = 0
-        with _atomic(target) as out, _reading(name), self._open(info) as stream:
-            while chunk := stream.read(CHUNK):
-                written += len(chunk)
-                if written > info.file_size:
-                    break
-                out.write(chunk)
-            if written != info.file_size:
-                raise InvalidFile(f"{name} is not as long as the archive says.", UPLOAD_HINT)
-        return target
 
-    def _in_c_order(self, name: str, array: np.ndarray) -> np.ndarray:
-        """A sample of a column-major array is scattered over the whole file: turn it once."""
-        header = self._headers[name]
-        target = self._cache_path(name, "c.bin")
-        if not (target.is_file() and target.stat().st_size == header.data_bytes):
-            self._require_space(header.data_bytes)
-            with _atomic(target) as out:
-                for block in blocks(array):
-                    out.write(np.ascontiguousarray(block).data)
-        return _map(target, 0, Header(header.shape, header.dtype, False, 0))
-
-    def _cache_path(self, name: str, suffix: str) -> Path:
-        if self._cache_dir is None and self._cleanup is None:
-            self._private = Path(tempfile.mkdtemp(prefix="prunescope-npz-"))
-            self._cleanup = weakref.finalize(self, shutil.rmtree, self._private, True)
-        directory = self._cache_dir or self._private
-        if self._cache_dir is not None:
-            directory.mkdir(parents=True, exist_ok=True)
-        info = self._members[name]
-        key = f"{self._identity}|{name}|{info.CRC}|{info.file_size}|{info.header_offset}"
-        return directory / f"{hashlib.sha256(key.encode()).hexdigest()[:40]}.{suffix}"
-
-    def _require_space(self, needed: int) -> None:
-        directory = self._cache_dir or self._private
-        free = shutil.disk_usage(directory).free
-        if needed > free:
-            raise StorageFull(
-                f"Unpacking the data set takes {needed:,} bytes, {free:,} are free.",
-                "Make room on the disk, or save the file with np.savez instead of "
-                "np.savez_compressed: then it needs no unpacking.",
-            )
-
-
-def blocks(array: np.ndarray, block_bytes: int = BLOCK) -> Iterator[np.ndarray]:
-    """Runs of whole rows (first axis) of about `block_bytes` each; a 0-d array comes as one row."""
-    if array.ndim == 0:
-        yield array.reshape(1)
-        return
-    row = max(1, math.prod(array.shape[1:]) * array.dtype.itemsize)
-    step = max(1, block_bytes // row)
-    for start in range(0, len(array), step):
-        yield array[start : start + step]
-
-
-def digest_of(array: np.ndarray) -> str:
-    """sha256 of an array's type, shape and content in C order."""
-    digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
-    for block in blocks(array):
-        if block.size:
-            digest.update(np.ascontiguousarray(block).data)
-    return digest.hexdigest()
-
-
-def _parse_header(name: str, prefix: bytes) -> Header:
+def _parse_header(name: str, prefix: bytes) -> NpyHeader:
     """The member's `.npy` header out of its first bytes, which are all that it may use."""
     stream = io.BytesIO(prefix)
     # The numpy parser meets whatever a stranger wrote: deep nesting, odd escapes, absurd types.
@@ -287,10 +246,10 @@ def _parse_header(name: str, prefix: bytes) -> Header:
         )
     if any(size < 0 for size in shape):
         raise InvalidFile(f"{name} has the impossible shape {shape}.", SAVE_HINT)
-    return Header(tuple(int(size) for size in shape), dtype, fortran_order, stream.tell())
+    return NpyHeader(tuple(int(size) for size in shape), dtype, fortran_order, stream.tell())
 
 
-def _map(path: Path, offset: int, header: Header) -> np.ndarray:
+def _map(path: Path, offset: int, header: NpyHeader) -> np.ndarray:
     order = "F" if header.fortran_order else "C"
     mapped = np.memmap(path, header.dtype, "r", offset, header.shape or (1,), order)
     return mapped.view(np.ndarray).reshape(header.shape, order=order)
@@ -302,32 +261,3 @@ def _reading(name: str) -> Iterator[None]:
         yield
     except (zipfile.BadZipFile, zlib.error, EOFError, struct.error, NotImplementedError) as error:
         raise InvalidFile(f"{name} is damaged and can't be unpacked.", UPLOAD_HINT) from error
-
-
-@contextlib.contextmanager
-def _atomic(target: Path) -> Iterator[Any]:
-    """A file that appears under its name only when it is complete."""
-    _remove_stale_parts(target.parent)
-    part = target.with_name(f"{target.name}.{uuid.uuid4().hex}.part")
-    try:
-        with open(part, "xb") as out:
-            yield out
-        os.replace(part, target)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFull(
-                "The disk is full; the data set could not be unpacked.",
-                "Make room on the disk, then retry.",
-            ) from error
-        raise
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _remove_stale_parts(directory: Path) -> None:
-    """What a killed process left half-written would otherwise stay for ever."""
-    limit = time.time() - STALE_PART_SECONDS
-    for part in directory.glob("*.part"):
-        with contextlib.suppress(FileNotFoundError):
-            if part.stat().st_mtime < limit:
-                part.unlink()

@@ -12,6 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from worker.engine.formats.label_rows import Labels
+from worker.engine.formats.sources import blocks
+
 Batch = tuple[tuple[Tensor, ...], Tensor]
 
 _MASK = (1 << 64) - 1
@@ -64,12 +67,14 @@ class Split:
     """`train`, `tune` or `test`: samples that are read when they are asked for, and their labels.
 
     Positions run from 0 to `len(split)`. Batches are fresh, contiguous tensors; inputs come as
-    float32 unless `cast` says otherwise, labels as int64.
+    float32 unless `cast` says otherwise, labels as int64 if they are whole numbers, else float32.
+    `labels` is an array, or `LabelRows` where they are too large for memory: `labels[rows]`, `len`,
+    `shape`, `dtype` and `ndim` serve both.
     """
 
     name: str
-    labels: np.ndarray
-    arrays: tuple[np.ndarray, ...]
+    labels: Labels
+    arrays: tuple[Any, ...]
     transforms: tuple[Transform, ...]
     index: np.ndarray | None
     content: Callable[[], Sequence[str]] = field(repr=False)
@@ -103,14 +108,14 @@ class Split:
             yield self.batch(start, start + batch_size)
 
     def counts(self, classes: int) -> list[int]:
-        """Samples of each class."""
-        return np.bincount(self.labels, minlength=classes).tolist()
+        """Samples of each class, where every sample has one."""
+        return np.bincount(np.asarray(self.labels), minlength=classes).tolist()
 
     @cached_property
     def fingerprint(self) -> str:
         """sha256 of what this split gives: stored content, transform, rows, labels. Not the name.
 
-        The first call reads all of the content once (the archive keeps the digest in its cache).
+        The first call reads all of the content once.
         """
         digest = hashlib.sha256()
         for part in (*self.content(), *(t.fingerprint() for t in self.transforms)):
@@ -118,7 +123,9 @@ class Split:
         if self.index is not None:
             digest.update(np.ascontiguousarray(self.index, dtype="<i8").data)
         digest.update(b"labels")
-        digest.update(np.ascontiguousarray(self.labels, dtype="<i8").data)
+        for block in blocks(self.labels):
+            kind = "<i8" if block.dtype.kind in "iu" else "<f8"
+            digest.update(np.ascontiguousarray(block, dtype=kind).data)
         return digest.hexdigest()
 
     def _read(self, rows: Any, labels: np.ndarray) -> Batch:
@@ -127,7 +134,9 @@ class Split:
             transform.apply(array[rows], dtype)
             for array, transform, dtype in zip(self.arrays, self.transforms, dtypes, strict=True)
         )
-        return inputs, torch.from_numpy(labels.astype(np.int64))
+        whole = labels.dtype.kind in "iu"
+        kind = np.int64 if whole else np.float32
+        return inputs, torch.from_numpy(np.array(labels, kind, order="C"))
 
 
 def shuffled(size: int, *seed: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from app.domain.errors import InvalidFile, UnsafeFile
 MAX_MEMBERS = 256
 MAX_NAME = 200
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-MAX_DIRECTORY = 4 << 20
+MAX_DIRECTORY = 16 << 20
 MAX_INFLATED = 64 << 30
 # Deflate can't do better than about 1030:1. Sorted labels come close to that honestly, large sample
 # arrays never do: the ratio counts from this size on.
@@ -52,18 +52,29 @@ def refuse_other_formats(path: Path) -> None:
     raise InvalidFile(kind, SAVE_HINT)
 
 
-def read_directory(
-    file: BoundedReader,
-) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo], tuple[str, ...]]:
-    """The archive, its members by array name, and the names of the entries that are no arrays."""
+def open_zip(file: BoundedReader) -> zipfile.ZipFile:
+    """The archive's table of contents, nothing else. Raises InvalidFile."""
     try:
-        archive = zipfile.ZipFile(file)
-        infos = archive.infolist()
+        return zipfile.ZipFile(file)
     except (zipfile.BadZipFile, struct.error, UnicodeDecodeError, NotImplementedError) as error:
         raise InvalidFile(
             "The archive is damaged or cut short: its table of contents can't be read.",
             UPLOAD_HINT,
         ) from error
+
+
+def list_names(path: Path) -> list[str]:
+    """Names of all entries. Raises InvalidFile."""
+    with BoundedReader(path) as file, open_zip(file) as archive:
+        return archive.namelist()
+
+
+def read_directory(
+    file: BoundedReader,
+) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo], tuple[str, ...]]:
+    """The archive, its members by array name, and the names of the entries that are no arrays."""
+    archive = open_zip(file)
+    infos = archive.infolist()
     if len(infos) > MAX_MEMBERS:
         raise InvalidFile(
             f"The archive has {len(infos):,} entries; a data set has at most {MAX_MEMBERS}.",
@@ -107,11 +118,6 @@ def _no_arrays(entries: Sequence[str]) -> InvalidFile:
         return InvalidFile(
             "This is a network made with torch.export (.pt2), not a data set.",
             "Upload it as a model. " + SAVE_HINT,
-        )
-    if any(name.endswith(IMAGES) for name in names):
-        return InvalidFile(
-            "This is an archive of images, which can't be read yet.",
-            "Load the images into one array. " + SAVE_HINT,
         )
     return InvalidFile("The archive holds no arrays (no .npy entries).", SAVE_HINT)
 
