@@ -10,6 +10,9 @@ import pytest
 from tests.attacks.kit import Canary
 from tests.contract.site import Site, running
 from tests.support.live import LiveServer, live_server
+from tests.support.walled import shared_walls, walled
+
+__all__ = ["shared_walls", "walled"]
 
 
 @pytest.fixture

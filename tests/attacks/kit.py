@@ -48,8 +48,8 @@ class Canary:
 class Outcome:
     """How a read ended: with a value, an error in words, another exception, or a dead child.
 
-    `peak_bytes`: what the read itself added to the memory of its process. `events`: what the audit
-    hook saw that no reader does.
+    `seconds`: of the processor, so that a busy machine changes nothing. `peak_bytes`: what the read
+    itself added to the memory of its process. `events`: what the audit hook saw that no reader does.
     """
 
     value: Any = None
@@ -120,9 +120,7 @@ def run(
     return Outcome(**_running[0].ask(request))
 
 
-def read_model(
-    path: Path, *, seconds: int = 30, sys_path: str = "", **options: Any
-) -> Outcome:
+def read_model(path: Path, *, seconds: int = 30, sys_path: str = "", **options: Any) -> Outcome:
     """The import of `path` as a model."""
     with tempfile.TemporaryDirectory(prefix="read-", dir=path.parent) as folder:
         return run(

@@ -119,3 +119,19 @@ def saved_before_zips(body: bytes) -> bytes:
     """The same as torch before 1.6 wrote it: pickles one after the other."""
     head = [pickle.dumps(each, 2) for each in (LEGACY_MAGIC, 1001, {"little_endian": True})]
     return b"".join(head) + whole(body) + pickle.dumps([], 2)
+
+
+def state_dict_with(body: bytes) -> bytes:
+    """A state_dict as torch.save writes it, sound but for one value, which is this body."""
+    import torch
+
+    raw, made = io.BytesIO(), io.BytesIO()
+    torch.save({"0.weight": torch.zeros(4, 3), "0.bias": "PLACEHOLDER"}, raw)
+    with zipfile.ZipFile(raw) as sound, zipfile.ZipFile(made, "w") as evil:
+        for name_ in sound.namelist():
+            data = sound.read(name_)
+            if name_.endswith("data.pkl"):
+                assert data.count(text("PLACEHOLDER")) == 1
+                data = data.replace(text("PLACEHOLDER"), body)
+            evil.writestr(name_, data)
+    return made.getvalue()

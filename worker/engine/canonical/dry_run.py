@@ -1,7 +1,8 @@
-"""A run without numbers: how much memory a network would take, before it takes any.
+"""A run without numbers: how much memory and work a network would take, before it takes any.
 
-A file of two kilobytes can ask for a tensor of a terabyte. Every operator is first run on shapes
-alone, as torch.export did when the file was made, and what it would make is added up.
+A file of two kilobytes can ask for a tensor of a terabyte, or for a week of multiplications of
+small ones. Every operator is first run on shapes alone, as torch.export did when the file was made,
+and what it would make and multiply is added up.
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from app.domain.errors import InvalidFile
 from app.domain.export_lines import export_hint
 
 MAX_LIVE_BYTES = 8 << 30
 MAX_INTEGER = 1 << 62
+# Minutes on two cores; the largest vision transformers multiply a tenth of that for two images.
+MAX_MACS = 1 << 43
 RUN_ERRORS = (
     RuntimeError,
     TypeError,
@@ -49,6 +53,11 @@ def does_not_run(error: BaseException) -> InvalidFile:
 
 
 class _Weigher(fx.Interpreter):
+    def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
+        # The counter hooks into gradients, and fails on views of parameters that have none.
+        value = super().get_attr(target, args, kwargs)
+        return value.detach() if isinstance(value, Tensor) else value
+
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
         if isinstance(result, int) and not -MAX_INTEGER < result < MAX_INTEGER:
@@ -73,15 +82,26 @@ def _bytes(value: Any) -> int:
 
 
 def weigh(module: fx.GraphModule, shapes: Sequence[tuple[tuple[int, ...], torch.dtype]]) -> None:
-    """Raises InvalidFile when running the graph on such inputs fails or takes too much memory."""
+    """Raises InvalidFile when running the graph on such inputs fails or takes too much."""
     # torch writes a page into the log for every operator that refuses its shapes.
     log = logging.getLogger("torch._subclasses.fake_tensor")
     level = log.level
     log.setLevel(logging.CRITICAL)
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        with (
+            FakeTensorMode(allow_non_fake_inputs=True),
+            torch.no_grad(),
+            FlopCounterMode(display=False) as counter,
+        ):
             _Weigher(module).run(*[torch.empty(shape, dtype=dtype) for shape, dtype in shapes])
     except RUN_ERRORS as error:
         raise does_not_run(error) from error
     finally:
         log.setLevel(level)
+    macs = counter.get_total_flops() // 2
+    if macs > MAX_MACS:
+        raise InvalidFile(
+            f"The network would multiply {macs:,} times for a batch of the size it was exported "
+            f"with; at most {MAX_MACS:,} are allowed.",
+            export_hint("Export it with an example of two samples"),
+        )
