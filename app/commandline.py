@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,3 +71,14 @@ def parse_numbers(text: str | None) -> list[float] | None:
     if not numbers or not all(0 <= number <= 1 for number in numbers):
         raise click.UsageError(f"{text!r} is no list of fractions from 0 to 1 such as 0.1,0.5,0.9.")
     return numbers
+
+
+def parse_object(text: str | None, option: str) -> dict[str, Any]:
+    """`'{"size": 224}'` as a dict, nothing as an empty one. Raises UsageError for anything else."""
+    try:
+        found = json.loads(text) if text else {}
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise click.UsageError(f'{option} takes a JSON object such as {{"size": 224}}.')
+    return found

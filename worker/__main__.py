@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from app.commandline import ReadableErrors, data_options, parse_numbers, settings_from
+from app.commandline import (
+    ReadableErrors,
+    data_options,
+    parse_numbers,
+    parse_object,
+    settings_from,
+)
+from app.domain.metrics import Task
 
 if TYPE_CHECKING:
     from app.store.store import Store
@@ -108,6 +115,15 @@ def run(parent: int | None, siblings: int) -> None:
 @click.option("--half-width", type=float, help="For adaptive evaluation; not in this version.")
 @click.option("--confidence", type=float, default=0.95, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--task",
+    type=click.Choice([str(task) for task in Task]),
+    default=Task.CLASSIFICATION.value,
+    show_default=True,
+)
+@click.option("--options", help='How DATASET is to be read, as JSON: {"preset": "imagenet"}.')
+@click.option("--architecture", help="For weights alone: the network they are of (timm:resnet18).")
+@click.option("--architecture-args", help='Its arguments, as JSON: {"num_classes": 10}.')
 def analyse(
     model: Path,
     dataset: Path,
@@ -119,6 +135,10 @@ def analyse(
     half_width: float | None,
     confidence: float,
     seed: int,
+    task: str,
+    options: str | None,
+    architecture: str | None,
+    architecture_args: str | None,
 ) -> None:
     """Compute the curves of MODEL on DATASET with no server.
 
@@ -134,18 +154,21 @@ def analyse(
         )
     if not 0 < confidence < 1:
         raise click.UsageError("--confidence is a fraction between 0 and 1, for example 0.95.")
-    from worker.analyse_files import analyse_files
+    from worker.analyse_files import Asked, analyse_files
 
-    written = analyse_files(
+    asked = Asked(
         model,
         dataset,
-        out,
         criteria=[part.strip() for part in criteria.split(",") if part.strip()],
         sparsities=parse_numbers(sparsities),
         confidence=confidence,
         seed=seed,
+        task=task,
+        options=parse_object(options, "--options"),
+        architecture=architecture,
+        architecture_args=parse_object(architecture_args, "--architecture-args"),
     )
-    for path in written:
+    for path in analyse_files(asked, out):
         click.echo(path)
 
 

@@ -1,51 +1,76 @@
 """`python -m worker.export_checkpoint`: one checkpoint file, made from what the database says.
 
-The server starts it as a child, because the server itself never loads torch.
+The server starts it. It reads the database itself and has the upload read by a child behind walls,
+as a worker does.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
-import torch
-from safetensors.torch import load_file
-from sqlalchemy.orm import Session
 
 from app.domain.errors import Conflict, InvalidInput
-from app.settings import Settings
-from app.store import experiments, plans
-from app.store.blobs import Blobs
-from app.store.store import Store
-from app.store.tables import Analysis, Dataset, Experiment, Model, Plan, Run
-from worker.engine.baselines import baseline_masks
-from worker.engine.formats.checkpoints import (
-    pruned_state,
-    write_masks,
-    write_pth,
-    write_recipe,
-    write_safetensors,
-)
-from worker.engine.formats.pt2 import load_model
-from worker.engine.formats.sniff import sniff_model_format
-from worker.engine.graph import CanonicalModel
-from worker.engine.masks import MaskSet
-from worker.engine.units import weight_units
-from worker.failures import describe
-from worker.limits import limit_memory, lower_priority
-from worker.recipe import recipe_document
-from worker.tasks.retrain import PLAN_RUN, load_state
+from worker.sandbox.walls import Walls, take_file
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from app.store.blobs import Blobs
+    from app.store.tables import Analysis, Dataset, Experiment, Measurement, Model, Plan, Run
+    from worker.tasks.pruning import Pruning
 
 FORMATS = ("safetensors", "pth", "masks", "recipe")
+CHECKPOINT = "checkpoint"
+THREADS = 1
 
 
-def load_rows(
+@dataclass(frozen=True)
+class Subject:
+    """What a checkpoint is made of: the rows of a plan, or of an experiment's run."""
+
+    plan: Plan
+    analysis: Analysis
+    model: Model
+    dataset: Dataset
+    measurements: list[Measurement]
+    experiment: Experiment | None
+    run: Run | None
+
+    @property
+    def pruning(self) -> Pruning:
+        from worker.tasks.pruning import Pruning
+        from worker.tasks.uploads import unit_sizes
+
+        sizes = unit_sizes(self.model)
+        if self.experiment is None or self.run is None:
+            return Pruning.of_plan(sizes, self.plan, self.analysis.seed)
+        seed = self.experiment.settings["seed"]
+        return Pruning.of_run(self.run.name, sizes, self.plan, seed)
+
+    def removed(self) -> dict[str, int]:
+        """Entries that left each unit."""
+        from app.domain.levels import removed_count
+
+        pruning = self.pruning
+        if pruning.baseline is None or self.run is None:
+            return pruning.removed
+        achieved = self.run.sparsities or {}
+        return {unit: removed_count(share, pruning.sizes[unit]) for unit, share in achieved.items()}
+
+
+def load_subject(
     session: Session, plan_id: int | None, experiment_id: int | None, run_name: str
-) -> tuple[Plan, Analysis, Model, Dataset, Experiment | None, Run | None]:
+) -> Subject:
+    """Raises NotFound, and Conflict for a run that has not finished."""
+    from app.store import experiments, plans
+    from app.store.tables import Analysis, Dataset, Model
+
     experiment = run = None
     if experiment_id is not None:
         experiment = experiments.get(session, experiment_id)
@@ -61,99 +86,107 @@ def load_rows(
     assert plan_id is not None
     plan = plans.get(session, plan_id)
     analysis = session.get_one(Analysis, plan.analysis_id)
-    return (
+    return Subject(
         plan,
         analysis,
         session.get_one(Model, analysis.model_id),
         session.get_one(Dataset, analysis.dataset_id),
+        list(plans.measurements(session, plan.id)),
         experiment,
         run,
     )
 
 
-def export(
-    store: Store,
-    blobs: Blobs,
-    *,
-    plan_id: int | None,
-    experiment_id: int | None,
-    run_name: str,
-    file_format: str,
-    out: Path,
+def write_recipe(subject: Subject, out: Path) -> None:
+    """The one format that needs nothing of the upload. Raises ValueError for NaN: not in JSON."""
+    from worker.recipe import recipe_document
+
+    document = recipe_document(
+        plan=subject.plan,
+        analysis=subject.analysis,
+        model=subject.model,
+        dataset=subject.dataset,
+        measurements=subject.measurements,
+        pruning=subject.pruning,
+        removed=subject.removed(),
+        experiment=subject.experiment,
+        run=subject.run,
+    )
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+    out.write_text(text + "\n", encoding="utf-8")
+
+
+def write_weights(
+    subject: Subject, blobs: Blobs, walls: Walls, file_format: str, out: Path
 ) -> None:
-    """Write the checkpoint of a plan, or of an experiment's run, to `out`."""
-    with store.read() as session:
-        plan, analysis, model_row, dataset_row, experiment, run = load_rows(
-            session, plan_id, experiment_id, run_name
-        )
-        measurements = plans.measurements(session, plan.id)
-    model_path = blobs.local_path(model_row.sha256)
-    model = load_model(model_path, sniff_model_format(model_path))
-    masks = masks_for(model, plan, analysis, experiment, run)
-    state: Mapping[str, torch.Tensor]
-    if run is not None and run.checkpoint_sha256 is not None:
-        load_state(model, load_file(blobs.local_path(run.checkpoint_sha256)))
-        state = model.state_dict()
-    else:
-        state = pruned_state(model, masks)
-    if file_format == "safetensors":
-        write_safetensors(state, out)
-    elif file_format == "pth":
-        write_pth(state, out)
-    elif file_format == "masks":
-        write_masks(masks, out)
-    else:
-        write_recipe(
-            recipe_document(
-                plan=plan,
-                analysis=analysis,
-                model=model_row,
-                dataset=dataset_row,
-                measurements=measurements,
-                masks=masks,
-                experiment=experiment,
-                run=run,
-            ),
-            out,
-        )
+    """Weights or masks, by the recipe `export`."""
+    from worker.tasks.uploads import disk_bytes, network_sha256, require_network, silence
 
-
-def masks_for(
-    model: CanonicalModel,
-    plan: Plan,
-    analysis: Analysis,
-    experiment: Experiment | None,
-    run: Run | None,
-) -> MaskSet:
-    units = weight_units(model)
-    if experiment is not None and run is not None and run.name != PLAN_RUN:
-        return baseline_masks(run.name, model, units, plan.sparsities, experiment.settings["seed"])
-    return MaskSet.from_plan(model, units, plan.sparsities, plan.criterion, analysis.seed)
+    require_network(subject.model)
+    files = {"model": blobs.local_path(network_sha256(subject.model))}
+    if subject.run is not None and subject.run.checkpoint_sha256 is not None:
+        files["weights"] = blobs.local_path(subject.run.checkpoint_sha256)
+    arguments = {
+        "format": file_format,
+        "key_prefix": (subject.model.details or {}).get("key_prefix") or "",
+        "pruning": subject.pruning.argument,
+    }
+    with walls.run("export", arguments, files, on_message=silence) as result:
+        take_file(result.folder, CHECKPOINT, out, disk_bytes(out.parent))
 
 
 @click.command()
 @click.option("--plan", "plan_id", type=int)
 @click.option("--experiment", "experiment_id", type=int)
-@click.option("--run", "run_name", default=PLAN_RUN)
+@click.option("--run", "run_name", default="plan")
 @click.option("--format", "file_format", type=click.Choice(FORMATS), required=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True)
-def main(**arguments: Any) -> None:
+def main(
+    plan_id: int | None, experiment_id: int | None, run_name: str, file_format: str, out: Path
+) -> None:
     """Write one checkpoint; an error is one line of JSON on stderr and exit code 1."""
+    from worker.limits import lower_priority
+
     lower_priority()
-    limit_memory()
-    settings = Settings()
-    torch.set_num_threads(1)
     try:
-        if (arguments["plan_id"] is None) == (arguments["experiment_id"] is None):
+        if (plan_id is None) == (experiment_id is None):
             raise InvalidInput("Give either a plan or an experiment.")
-        store = Store.open(settings.database_url)
-        try:
-            export(store, Blobs(settings.blob_url, settings.data_dir), **arguments)
-        finally:
-            store.dispose()
+        make(plan_id, experiment_id, run_name, file_format, out)
     except Exception as error:
+        from worker.failures import describe
+
         click.echo(json.dumps(describe(error)), err=True)
         sys.exit(1)
+
+
+def make(
+    plan_id: int | None, experiment_id: int | None, run_name: str, file_format: str, out: Path
+) -> None:
+    # The walls' first process loads torch, which takes the longest: everything else meanwhile.
+    walls = None
+    if file_format != "recipe":
+        os.environ["OMP_NUM_THREADS"] = str(THREADS)
+        walls = Walls(out.parent / "inside", threads=THREADS)
+    try:
+        from app.settings import Settings
+        from app.store.blobs import Blobs
+        from app.store.store import Store
+
+        settings = Settings()
+        store = Store.open(settings.database_url)
+        try:
+            with store.read() as session:
+                subject = load_subject(session, plan_id, experiment_id, run_name)
+        finally:
+            store.dispose()
+        if walls is None:
+            write_recipe(subject, out)
+        else:
+            blobs = Blobs(settings.blob_url, settings.data_dir)
+            write_weights(subject, blobs, walls, file_format, out)
+    finally:
+        if walls is not None:
+            walls.close()
 
 
 if __name__ == "__main__":

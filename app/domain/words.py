@@ -42,3 +42,7 @@ class SplitName(StrEnum):
 class Granularity(StrEnum):
     WEIGHT = "weight"
     CHANNEL = "channel"
+
+
+CRITERIA: tuple[str, ...] = ("magnitude", "random")
+"""Ways of ranking weights, by the names under which the engine knows them."""
