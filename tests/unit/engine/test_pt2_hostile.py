@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import random
@@ -21,6 +22,7 @@ from tests.unit.engine.archives import (
     CONSTANTS,
     MODEL,
     WEIGHTS,
+    Bomb,
     call,
     changed,
     entries_of,
@@ -54,8 +56,15 @@ def test_compiled_code(tmp_path: Path) -> None:
 def test_weights_in_the_older_pickled_form(tmp_path: Path) -> None:
     entries = entries_of(small(tmp_path))
     del entries[WEIGHTS]
+    path = tmp_path / "a.pt2"
     entries["m/data/weights/model.pt"] = b"\x80\x02."
-    assert "pickle" in refusal(pack(tmp_path / "a.pt2", entries), UnsafeFile)
+    assert "cut short" in refusal(pack(path, entries))
+    marker = tmp_path / "ran"
+    buffer = io.BytesIO()
+    torch.save({"0.weight": Bomb(marker)}, buffer)
+    entries["m/data/weights/model.pt"] = buffer.getvalue()
+    assert "asks for" in refusal(pack(path, entries), UnsafeFile)
+    assert not marker.exists()
 
 
 def test_sample_inputs_are_never_opened(tmp_path: Path) -> None:

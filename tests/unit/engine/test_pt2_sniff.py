@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import zipfile
 from pathlib import Path
 
@@ -14,20 +13,10 @@ from torch import nn
 
 from app.domain.errors import InvalidFile, UnsafeFile
 from app.domain.export_lines import EXPORT_LINES
-from tests.unit.engine.archives import small
+from tests.unit.engine.archives import Bomb, small
 from worker.engine.formats.models import open_model
 from worker.engine.formats.pt2 import load_model
 from worker.engine.formats.sniff import sniff_model_format
-
-
-class Bomb:
-    """Unpickling this writes a file."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (Path.touch, (self.marker,))
 
 
 def said(path: Path, kind: type[InvalidFile]) -> str:
@@ -134,14 +123,3 @@ def test_a_truncated_archive(tmp_path: Path, share: float) -> None:
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
     with pytest.raises(InvalidFile, match="cut short"):
         sniff_model_format(path)
-
-
-def test_an_archive_of_an_older_torch(tmp_path: Path) -> None:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("m/serialized_exported_program.json", "{}")
-        archive.writestr("m/serialized_state_dict.pt", "x")
-    path = tmp_path / "m.pt2"
-    path.write_bytes(buffer.getvalue())
-    with pytest.raises(InvalidFile, match="older PyTorch"):
-        load_model(path, sniff_model_format(path))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from app.domain.errors import InvalidFile, UnsafeFile
 from app.domain.export_lines import export_hint
-from worker.engine.formats.archive import Archive, damaged, open_archive
+from worker.engine.formats.archive import OLD_PROGRAM, Archive, damaged, open_archive
 from worker.engine.formats.pt2_json import (
     get,
     malformed,
@@ -30,6 +31,7 @@ from worker.engine.formats.pt2_json import (
     parse_tensor_meta,
     variant,
 )
+from worker.engine.formats.pt2_legacy import check_schema, is_old, pickled_entry, read_pickled
 from worker.engine.formats.pt2_schema import (
     ExportedProgramData,
     GraphInput,
@@ -42,7 +44,6 @@ from worker.engine.graph import CanonicalModel, build_canonical
 
 MAX_GRAPH_BYTES = 64 << 20
 MAX_CONFIG_BYTES = 16 << 20
-SCHEMA_MAJOR = 8
 _ANSWER_KEYS = ("logits", "output", "out", "pred", "predictions")
 
 
@@ -68,15 +69,18 @@ def read_pt2(path: Path) -> ExportedProgramData:
     """
     with open_archive(path) as archive:
         name = _model_name(archive)
-        program = parse_json(archive.read(f"models/{name}.json", MAX_GRAPH_BYTES), "the graph")
-        _check_version(program)
+        old = is_old(archive)
+        entry = OLD_PROGRAM if old else f"models/{name}.json"
+        program = parse_json(archive.read(entry, MAX_GRAPH_BYTES), "the graph")
+        check_schema(get(get(program, "schema_version", dict), "major", int), old=old)
         module = get(program, "graph_module", dict)
         signature = get(module, "signature", dict)
         graph = parse_graph(get(module, "graph", dict))
         inputs = _inputs(signature, graph.inputs)
         modules = _modules(module)
-        weights = _read_tensors(archive, "weights", name)
-        constants = _read_tensors(archive, "constants", name)
+        signed = {item.key for item in inputs if item.kind is Kind.PARAMETER}
+        weights = _tensors(path, archive, "weights", name, signed)
+        constants = _tensors(path, archive, "constants", name, set())
     for item in inputs:
         if item.kind is Kind.USER:
             continue
@@ -106,12 +110,9 @@ def _model_name(archive: Archive) -> str:
             "The archive holds compiled code (AOTInductor), which would run when it is loaded.",
             export_hint("Save the exported program itself"),
         )
-    if "serialized_exported_program.json" in names or "archive_format" not in names:
-        raise InvalidFile(
-            "This .pt2 file has the form of an older PyTorch, which keeps its weights in a pickle.",
-            export_hint("Export the network with torch 2.13"),
-        )
-    if archive.read("archive_format", 64) != b"pt2":
+    if is_old(archive):
+        return ""
+    if "archive_format" not in names or archive.read("archive_format", 64) != b"pt2":
         raise InvalidFile("This archive is not a .pt2 file.", export_hint())
     if "byteorder" in names and archive.read("byteorder", 64) != b"little":
         raise InvalidFile(
@@ -125,16 +126,6 @@ def _model_name(archive: Archive) -> str:
     return models[0].removeprefix("models/").removesuffix(".json")
 
 
-def _check_version(program: dict[str, Any]) -> None:
-    major = get(get(program, "schema_version", dict), "major", int)
-    if major != SCHEMA_MAJOR:
-        raise InvalidFile(
-            f"The network was exported in version {major} of the format; "
-            f"version {SCHEMA_MAJOR} is read here.",
-            export_hint("Export it with torch 2.13"),
-        )
-
-
 @dataclass(frozen=True)
 class _Tensors:
     """Tensors by key, in the order of the archive; tied ones are the same object."""
@@ -143,13 +134,22 @@ class _Tensors:
     parameters: frozenset[str]
 
 
+def _tensors(
+    path: Path, archive: Archive, folder: str, model: str, signed: AbstractSet[str]
+) -> _Tensors:
+    """The weights or constants; `signed`: what the graph calls parameters."""
+    pickled = pickled_entry(archive, folder, model)
+    if pickled:
+        return _Tensors(*read_pickled(path, archive, pickled, signed))
+    if is_old(archive):
+        if folder == "weights":
+            raise damaged("its weights are missing")
+        return _Tensors({}, frozenset())
+    return _read_tensors(archive, folder, model)
+
+
 def _read_tensors(archive: Archive, folder: str, model: str) -> _Tensors:
     config_name = f"data/{folder}/{model}_{folder}_config.json"
-    if f"data/{folder}/{model}.pt" in archive.entries or config_name not in archive.entries:
-        raise UnsafeFile(
-            f"The archive keeps its {folder} in a pickle, which can run code when it is opened.",
-            export_hint("Export the network with torch 2.13"),
-        )
     config = get(
         parse_json(archive.read(config_name, MAX_CONFIG_BYTES), f"the list of {folder}"),
         "config",
