@@ -74,7 +74,7 @@ def describe(
     if task != Task.LANGUAGE_MODELLING:
         remarks += _scale_notes(splits, dtypes)
     return DatasetInfo(
-        task=task,
+        task=str(task),
         splits={name: len(split) for name, split in splits.items()},
         input_shape=shapes[0],
         classes=classes,

@@ -127,6 +127,9 @@ def _checked(
 
 def _channel_faults(values: Mapping[str, Any]) -> dict[str, str]:
     channels = values.get("channels", 3)
+    coloured = values.get("preset") in ("imagenet", "clip", "cifar10")
+    if coloured and channels == 1 and not ("mean" in values and "std" in values):
+        return {"preset": "is for colour images; give mean and std with channels 1"}
     return {
         key: f"must have one number, or {channels} (one a channel)"
         for key in ("mean", "std")

@@ -83,7 +83,7 @@ class Dataset:
 
 def open_dataset(
     path: Path,
-    task: str = Task.CLASSIFICATION,
+    task: str = "classification",
     options: Mapping[str, Any] | None = None,
     *,
     prepared: Path | None = None,
@@ -119,7 +119,7 @@ def open_dataset(
 
 def inspect_dataset(
     path: Path,
-    task: str = Task.CLASSIFICATION,
+    task: str = "classification",
     options: Mapping[str, Any] | None = None,
     *,
     folder: Path | None = None,
@@ -197,7 +197,8 @@ def _assemble(source: Source, form: str, task: str, options: Options, seed: int)
     strata = {
         part: _strata(labels[part], task, in_order) for part in sizes if part in ("", "train")
     }
-    rows = splitting.choose_rows(sizes, strata, seed, notes)
+    called = {"train": "train", "tune": "a folder val"} if form == "images" else None
+    rows = splitting.choose_rows(sizes, strata, seed, notes, called)
     splits = {
         name: Split(
             name=name,
@@ -206,7 +207,7 @@ def _assemble(source: Source, form: str, task: str, options: Options, seed: int)
             transforms=tuple(transforms),
             index=index,
             content=partial(_digests, arrays[part]),
-            task=task,
+            task=str(task),
         )
         for name, (part, index) in rows.items()
     }

@@ -14,7 +14,7 @@ from app.domain.errors import InvalidFile, UnsafeFile
 
 MAX_MEMBERS = 256
 MAX_NAME = 200
-IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 MAX_DIRECTORY = 16 << 20
 MAX_INFLATED = 64 << 30
 # Deflate can't do better than about 1030:1. Sorted labels come close to that honestly, large sample
