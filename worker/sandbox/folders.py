@@ -85,6 +85,27 @@ def disk_use(path: Path) -> int:
     return total
 
 
+def hidden_disk_use(path: Path, pid: int) -> int:
+    """Bytes of the files that a process removed from below `path` but still has open or mapped."""
+    sizes: dict[tuple[int, int], int] = {}
+    inside = f"{path}/"
+    with suppress(OSError), os.scandir(f"/proc/{pid}/fd") as entries:
+        for entry in entries:
+            with suppress(OSError):
+                found = entry.stat()
+                if found.st_nlink == 0 and os.readlink(entry.path).startswith(inside):
+                    sizes[found.st_dev, found.st_ino] = found.st_blocks * 512
+    with suppress(OSError, ValueError), open(f"/proc/{pid}/maps") as lines:
+        for line in lines:
+            span, _, _, device, inode, *name = line.split(maxsplit=5)
+            if name and name[0].startswith(inside) and name[0].endswith("(deleted)\n"):
+                major, _, minor = device.partition(":")
+                key = (os.makedev(int(major, 16), int(minor, 16)), int(inode))
+                start, _, end = span.partition("-")
+                sizes[key] = max(sizes.get(key, 0), int(end, 16) - int(start, 16))
+    return sum(sizes.values())
+
+
 def take_file(folder: Path | Folder, name: str, to: Path, max_bytes: int) -> Path:
     """Take a file that the child made out of its folder, to `to` (which it replaces).
 

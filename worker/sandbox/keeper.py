@@ -22,6 +22,7 @@ from worker.sandbox.reach import extra_paths
 WARM_SECONDS = 120.0
 KILL_SECONDS = 5.0
 CONTROL_BYTES = 1 << 16
+MAX_DESCENT = 4
 
 
 class ZygoteGone(Exception):
@@ -112,6 +113,19 @@ class Keeper:
             self.control.sendall(data[sent:])
         except OSError as error:
             raise ZygoteGone from error
+
+    def child_pid(self) -> int | None:
+        """The running child by the number it has for us: the last of the line of descent."""
+        pid = self.process.pid if self.process is not None else None
+        for _ in range(MAX_DESCENT):
+            try:
+                below = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+            except OSError:
+                return None
+            if not below:
+                break
+            pid = int(below[-1])
+        return pid
 
     def kill_child(self) -> None:
         """End the running child; the whole zygote when that isn't heard of in time."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from app.domain.errors import ChildFailed, PrunescopeError, Stopped
 from worker.sandbox import ending, wire
-from worker.sandbox.folders import Folder, disk_use
+from worker.sandbox.folders import Folder, disk_use, hidden_disk_use
 from worker.sandbox.keeper import Keeper
 from worker.sandbox.limits import Limits
 
@@ -112,7 +112,13 @@ class Running:
 
     def _weigh(self) -> None:
         limit = self.limits.disk_bytes
-        if limit is not None and disk_use(self.folder.path) > limit:
+        if limit is None:
+            return
+        used = disk_use(self.folder.path)
+        child = self.keeper.child_pid() if self._status is None else None
+        if child is not None:
+            used += hidden_disk_use(self.folder.path, child)
+        if used > limit:
             raise ending.wrote_too_much(limit)
 
     def _take(self, name: str, pipe: int) -> bool:

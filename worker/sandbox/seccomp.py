@@ -1,8 +1,8 @@
 """A system call filter: what a computation on the CPU never needs is refused by the kernel.
 
 Source: Documentation/userspace-api/seccomp_filter.rst of Linux; the filter is classic BPF, put
-together here. Calls that libraries try in good faith fail with an error; those that only an attack makes end
-the process.
+together here. Calls that libraries try in good faith fail with an error; those that only an attack
+makes end the process.
 """
 
 from __future__ import annotations

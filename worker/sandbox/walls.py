@@ -173,6 +173,11 @@ class Walls:
                     ) from None
         raise AssertionError
 
+    @property
+    def zygote_pid(self) -> int | None:
+        """The process that was started for this; behind bubblewrap, its outermost one."""
+        return self._keeper.process.pid if self._keeper.process is not None else None
+
     def close(self) -> None:
         """End the zygote and remove what is left. A running job fails."""
         self._closed = True

@@ -51,6 +51,7 @@ class Zygote:
         self.package = package
         self.alone = alone
         self.reader = wire.Reader(REQUEST_BYTES, sys.maxsize)
+        self.pending: list[dict[str, Any]] = []
         self.woken, waking = os.pipe()
         for end in (self.woken, waking):
             os.set_blocking(end, False)
@@ -70,13 +71,14 @@ class Zygote:
     def hear(self) -> tuple[dict[str, Any], list[int]]:
         """The next request. Ends this process when the parent has gone."""
         descriptors: list[int] = []
-        while True:
+        while not self.pending:
             data, received, _, _ = socket.recv_fds(self.control, REQUEST_BYTES, MAX_DESCRIPTORS)
             descriptors += received
             if not data:
                 os._exit(0)
-            for request in self.reader.feed(data):
-                return request, descriptors
+            # A kill that came too late may lie before the next job.
+            self.pending += [said for said in self.reader.feed(data) if "job" in said]
+        return self.pending.pop(0), descriptors
 
     def run_job(self, request: dict[str, Any], descriptors: list[int]) -> None:
         parent = os.getpid()
