@@ -115,11 +115,12 @@ def _used_in_order(model: CanonicalModel) -> dict[str, None]:
 
 
 def _read_by(model: CanonicalModel, node: fx.Node) -> list[str]:
+    # A stored tensor counts where it is first needed, not where the graph happens to fetch it.
+    keys = [str(source.target) for source in node.all_input_nodes if source.op == "get_attr"]
     if node.op == "call_module":
         module = model.module.get_submodule(str(node.target))
-        return [f"{node.target}.{name}" for name, _ in module.named_parameters()]
-    # A stored tensor counts where it is first needed, not where the graph happens to fetch it.
-    return [str(source.target) for source in node.all_input_nodes if source.op == "get_attr"]
+        keys = [f"{node.target}.{name}" for name, _ in module.named_parameters()] + keys
+    return keys
 
 
 def _unit(

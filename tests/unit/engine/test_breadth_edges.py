@@ -208,6 +208,32 @@ def test_inputs_given_by_keyword(tmp_path: Path) -> None:
     assert same(model, (x, *by_name.values()), net(x, **by_name))
 
 
+class PlacesFromMask(nn.Module):
+    """A word's place is the number of words before it; there are six places (OPT)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.words, self.places = nn.Embedding(9, 4), nn.Embedding(6, 4)
+
+    def forward(self, words: Tensor, marks: Tensor) -> Tensor:
+        return self.words(words) + self.places(marks.cumsum(1) * marks)
+
+
+@pytest.mark.parametrize("name", ["mask", "marks"])
+@pytest.mark.parametrize("free", [True, False])
+def test_masks_of_whole_numbers_need_not_be_indices(name: str, free: bool, tmp_path: Path) -> None:
+    class Named(PlacesFromMask):
+        def forward(self, words: Tensor, mask: Tensor) -> Tensor:
+            return super().forward(words, mask)
+
+    net = Named() if name == "mask" else PlacesFromMask()
+    inputs = (torch.randint(0, 6, (3, 5)), torch.ones(3, 5, dtype=torch.int64))
+    model = loaded(net, inputs, tmp_path, ({0: AUTO}, {0: AUTO}) if free else None)
+    assert model.fixed_batch is None
+    assert same(model, inputs, answer(net, inputs))
+
+
 @pytest.mark.parametrize("strict", [True, False])
 def test_named_and_several_free_sizes(strict: bool, tmp_path: Path) -> None:
     torch.manual_seed(0)

@@ -89,3 +89,20 @@ def test_parameters_that_are_no_floats(tmp_path: Path) -> None:
     found = {unit.id: unit for unit in weight_units(load_model(path, "pt2"))}
     assert found["codes"].reason == units.NOT_FLOAT
     assert found["head.weight"].prunable
+
+
+def test_a_weight_that_is_dropped_out_before_its_use_is_used(tmp_path: Path) -> None:
+    """Dropout is a module, and takes the weight as its input (DeBERTa's relative places)."""
+
+    class Dropped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Parameter(torch.randn(4, 3))
+            self.drop = nn.Dropout(0.1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x @ self.drop(self.table)
+
+    path = export(Dropped().eval(), (torch.randn(2, 4),), tmp_path / "m.pt2")
+    (unit,) = weight_units(load_model(path, "pt2"))
+    assert unit.prunable

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,17 +52,18 @@ def _checked(module: CanonicalGraph, program: ExportedProgramData) -> Checked:
     names, shapes = [name for name, _ in metas], [meta for _, meta in metas]
     _check_sizes(metas)
     weigh(module, [(meta.sizes, meta.dtype) for meta in shapes])
-    costs, output = _first_run(module, _example(shapes, module, None))
+    ones, costs, output = _first_run(module, metas)
     possible = list(layouts(shapes, output.shape if isinstance(output, Tensor) else ()))
     if not possible:
         raise _no_batch(metas, output)
-    best = next((free for layout in possible if (free := _any_batch(module, layout, shapes))), None)
+    free = (_any_batch(module, layout, shapes, ones) for layout in possible)
+    best = next((found for found in free if found), None)
     layout, final = best or (possible[0], possible[0].applied(module))
     metas = list(zip(names, layout.metas(shapes), strict=True))
     batch = metas[0][1].sizes[0]
     fixed = None if best else batch
     if final is not module:
-        costs, _ = _first_run(final, _example(layout.metas(shapes), module, batch))
+        costs, _ = _run(final, _example(layout.metas(shapes), module, batch, ones))
     specs = tuple(
         (
             name,
@@ -90,13 +92,13 @@ def _user_inputs(program: ExportedProgramData) -> list[tuple[str, TensorMeta]]:
 
 
 def _any_batch(
-    module: CanonicalGraph, layout: Layout, metas: Sequence[TensorMeta]
+    module: CanonicalGraph, layout: Layout, metas: Sequence[TensorMeta], ones: AbstractSet[int]
 ) -> tuple[Layout, CanonicalGraph] | None:
     """The graph for any batch size in this layout, if there is one."""
     own = layout.applied(module)
     own.eval()
     first = layout.metas(metas)
-    make, batch = _maker(first, module), first[0].sizes[0]
+    make, batch = _maker(first, module, ones), first[0].sizes[0]
     if all(meta.shape[0].free for meta in first):
         return (layout, own) if any_batch_agrees(own, own, batch, make) else None
     wider = widened(own, batch, make)
@@ -140,27 +142,30 @@ def _numbers(sizes: Sequence[int]) -> int:
     return product
 
 
-def _maker(metas: Sequence[TensorMeta], module: CanonicalGraph) -> Inputs:
-    return lambda samples: _example(metas, module, samples)
+def _maker(metas: Sequence[TensorMeta], module: CanonicalGraph, ones: AbstractSet[int]) -> Inputs:
+    return lambda samples: _example(metas, module, samples, ones)
 
 
 def _example(
-    metas: Sequence[TensorMeta], module: CanonicalGraph, samples: int | None
+    metas: Sequence[TensorMeta],
+    module: CanonicalGraph,
+    samples: int | None,
+    ones: AbstractSet[int],
 ) -> list[Tensor]:
     """Random inputs of so many samples, None: as many as the example at export had.
 
-    Whole numbers are indices that every embedding has.
+    Whole numbers are indices that every embedding has; the inputs at the places `ones` are ones.
     """
     rows = [m.num_embeddings for m in module.modules() if isinstance(m, nn.Embedding)]
     limit = max(min([*rows, 1000]), 1) if rows else 2
     generator = torch.Generator().manual_seed(0)
     made = []
-    for meta in metas:
+    for at, meta in enumerate(metas):
         shape = meta.sizes if samples is None else (samples, *meta.sizes[1:])
         if meta.dtype.is_floating_point:
             made.append(torch.randn(shape, generator=generator).to(meta.dtype))
-        elif meta.dtype is torch.bool:
-            made.append(torch.ones(shape, dtype=torch.bool))
+        elif meta.dtype is torch.bool or at in ones:
+            made.append(torch.ones(shape, dtype=meta.dtype))
         elif meta.dtype.is_complex:
             made.append(torch.randn(shape, generator=generator, dtype=meta.dtype))
         else:
@@ -169,8 +174,26 @@ def _example(
 
 
 def _first_run(
-    module: CanonicalGraph, inputs: Sequence[Tensor]
-) -> tuple[dict[fx.Node, NodeCost], Any]:
+    module: CanonicalGraph, metas: Sequence[tuple[str, TensorMeta]]
+) -> tuple[AbstractSet[int], dict[fx.Node, NodeCost], Any]:
+    """Costs and output of a first run, and which of the inputs it was given as ones.
+
+    Whole numbers may be indices or a mask: some networks add up their masks to find the places of
+    words, and have no such place for a mask of large numbers.
+    """
+    shapes = [meta for _, meta in metas]
+    masks = frozenset(at for at, (name, _) in enumerate(metas) if "mask" in name)
+    failed: InvalidFile | None = None
+    for ones in dict.fromkeys([frozenset[int](), masks, frozenset(range(len(metas)))]):
+        try:
+            return ones, *_run(module, _example(shapes, module, None, ones))
+        except InvalidFile as error:
+            failed = failed or error
+    assert failed is not None
+    raise failed
+
+
+def _run(module: CanonicalGraph, inputs: Sequence[Tensor]) -> tuple[dict[fx.Node, NodeCost], Any]:
     try:
         return measure(module, inputs)
     except RUN_ERRORS as error:

@@ -13,10 +13,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
 from torch.utils.flop_counter import FlopCounterMode
 
-from app.domain.errors import InvalidFile
+from app.domain.errors import InvalidFile, UnsupportedOperator
 from app.domain.export_lines import export_hint
 
 MAX_LIVE_BYTES = 8 << 30
@@ -59,7 +63,10 @@ class _Weigher(fx.Interpreter):
         return value.detach() if isinstance(value, Tensor) else value
 
     def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
+        try:
+            result = super().run_node(n)
+        except (DataDependentOutputException, DynamicOutputShapeException) as error:
+            raise _depends_on_data(n) from error
         if isinstance(result, int) and not -MAX_INTEGER < result < MAX_INTEGER:
             raise OverflowError("a size is out of range")
         live = _bytes(result) + sum(_bytes(value) for value in self.env.values())
@@ -71,6 +78,17 @@ class _Weigher(fx.Interpreter):
                 export_hint("Export it with an example of two samples"),
             )
         return result
+
+
+def _depends_on_data(n: fx.Node) -> UnsupportedOperator:
+    path = str(n.meta.get("path", ""))
+    where = f"the layer {path}" if path else "the network's own forward function"
+    return UnsupportedOperator(
+        f"The operator {str(n.target)[:120]} in {where} gives as many values as the data say, "
+        "and networks are read with sizes that don't depend on their data.",
+        "Multiply with a mask, or use torch.where, instead of picking rows by a condition, and "
+        "export again.",
+    )
 
 
 def _bytes(value: Any) -> int:
