@@ -1,7 +1,8 @@
 // The table of analyses with their curves and best plans: home, model and data set pages.
 
 import { h } from "./dom.js";
-import { ago, count, number, percent, plural, pp, signed, SPACE } from "./format.js";
+import { ago, count, number, percent, plural, signed, SPACE } from "./format.js";
+import { readMetrics } from "./metrics.js";
 import { miniCurves } from "./sparkline.js";
 import { fractionDone, stateChip } from "./words.js";
 
@@ -19,10 +20,12 @@ export function bestPlan(analysis) {
   const plan = analysis.best_plan;
   if (!plan) return [h("span", { class: "muted" }, "no plan yet")];
   const { measured, predicted } = plan;
-  const base = analysis.baseline?.accuracy;
-  const accuracy = measured ? measured.accuracy : predicted?.accuracy;
-  const drop = Number.isFinite(base) && Number.isFinite(accuracy) ? `, ${pp(accuracy - base)}` : "";
-  const half = predicted ? (predicted.high - predicted.low) / 2 : NaN;
+  const metric = readMetrics(analysis).primary;
+  const base = metric.value(analysis.baseline);
+  const value = metric.value(measured ?? predicted);
+  const drop = base !== null && value !== null ? `, ${metric.difference(value - base)}` : "";
+  const band = metric.of(predicted);
+  const half = band && Number.isFinite(band.low) ? metric.spread((band.high - band.low) / 2) : "";
   return [
     h(
       "a",
@@ -40,7 +43,7 @@ export function bestPlan(analysis) {
           "span",
           { class: "cap" },
           h("span", { class: "mark hollow" }),
-          Number.isFinite(half) ? `predicted ± ${number(half * 100, 1)}` : "predicted",
+          half ? `predicted ${half}` : "predicted",
         ),
   ];
 }
@@ -48,16 +51,21 @@ export function bestPlan(analysis) {
 function picture(analysis) {
   const curves = analysis.curves ?? {};
   const units = Object.keys(curves).length;
-  if (!units || !analysis.baseline) return null;
+  const metric = readMetrics(analysis).primary;
+  const base = metric.value(analysis.baseline);
+  if (!units || base === null) return null;
   return h(
     "a",
     { href: `/analyses/${analysis.id}`, "aria-label": `Open analysis ${analysis.id}` },
-    miniCurves(curves, analysis.baseline.accuracy, `Sensitivity of ${plural(units, "layer")}`),
+    miniCurves(curves, base, `Sensitivity of ${plural(units, "layer")}`, metric),
   );
 }
 
 function analysisRow(analysis, model, show) {
-  const base = analysis.baseline ? `, ${percent(analysis.baseline.accuracy)}` : "";
+  const metric = readMetrics(analysis).primary;
+  const dense = metric.value(analysis.baseline);
+  const named = metric.name === "accuracy" ? "" : `${metric.word} `;
+  const base = dense === null ? "" : `, ${named}${metric.text(dense)}`;
   const units = Object.keys(analysis.curves ?? {}).length;
   const href = `/analyses/${analysis.id}`;
   return h(
@@ -127,7 +135,9 @@ function modelRow(model) {
           h(
             "td",
             {},
-            model.status === "ready"
+            model.status === "ready" && model.kind === "weights"
+              ? h("a", { class: "plain-link", href: `/models/${model.id}` }, "weights only: look")
+              : model.status === "ready"
               ? h(
                   "a",
                   { class: "plain-link", href: `/?model=${model.id}` },

@@ -36,16 +36,55 @@ function show(next) {
   shown = dataset.status;
   $("#facts").replaceChildren(...facts(dataset));
   $("#problem").replaceChildren(
-    ...(dataset.status === "failed" ? [problemBox(dataset.error ?? {})] : []),
+    ...(dataset.status === "failed" ? [failure(dataset)] : []),
   );
   showSplits(dataset);
   showClasses(dataset);
 }
 
 const details = (dataset) => ({ ...dataset, ...(dataset.details ?? {}) });
+const optionsOf = (dataset) => ({ ...(dataset.options ?? {}), ...(dataset.details?.options ?? {}) });
+
+function failure(dataset) {
+  const box = problemBox(dataset.error ?? {});
+  box.append(h("p", {}, h("a", { href: "/" }, "Upload it again, with another task or other options")));
+  return box;
+}
+
+const TASKS = { "language-modelling": "language modelling" };
+
+/** What one sample's labels are, in words. */
+function labelWords({ task, classes, label_shape: shape, label_dtype: dtype }) {
+  const each = shape?.length ? shape.join(" × ") : "";
+  if (task === "regression") return each ? `${each} numbers a sample` : "one number a sample";
+  if (task === "language-modelling") return `the next token at ${each || "each"} positions`;
+  if (!shape) return classes ? "one class a sample" : null;
+  if (!each) return "one class a sample";
+  return dtype === "bool" || String(dtype).startsWith("float")
+    ? `${each} yes/no labels a sample`
+    : `one class at each of ${each} positions, or yes/no labels`;
+}
+
+/** Options as applied; what is long or a list is written as JSON. */
+function optionList(options) {
+  const entries = Object.entries(options ?? {}).filter(([, value]) => value !== null);
+  if (!entries.length) return null;
+  return h(
+    "ul",
+    {},
+    entries.map(([name, value]) =>
+      h("li", {}, h("code", {}, name), " ", Array.isArray(value) ? value.join(", ")
+        : typeof value === "object" ? JSON.stringify(value) : String(value))),
+  );
+}
+
+function names(list) {
+  const some = list.slice(0, 40).join(", ");
+  return list.length > 40 ? `${some}, … (${number(list.length)} in all)` : some;
+}
 
 function facts(dataset) {
-  const { dtype, notes } = details(dataset);
+  const { dtype, notes, feature_names: features } = details(dataset);
   const entries = [
     ["Format", dataset.format ? `.${dataset.format}` : "not known"],
     ["Size", `${bytes(dataset.bytes)} (${number(dataset.bytes)} bytes)`],
@@ -53,9 +92,20 @@ function facts(dataset) {
     ["Uploaded", instant(dataset.created_at)],
   ];
   if (dataset.status === "ready") {
-    entries.push(["Task", dataset.task], ["One sample", (dataset.input_shape ?? []).join(" × ")]);
+    entries.push(
+      ["Task", TASKS[dataset.task] ?? dataset.task],
+      ["One sample", (dataset.input_shape ?? []).join(" × ") || "one number"],
+    );
+    const labels = labelWords(details(dataset));
+    if (labels) entries.push(["Labels", labels]);
     if (dtype) entries.push(["Stored as", dtype]);
-    if (dataset.classes) entries.push(["Classes", number(dataset.classes)]);
+    if (dataset.classes) {
+      const what = dataset.task === "language-modelling" ? "Tokens" : "Classes";
+      entries.push([what, number(dataset.classes)]);
+    }
+    if (features?.length) entries.push([`Columns, ${number(features.length)}`, names(features)]);
+    const options = optionList(optionsOf(dataset));
+    if (options) entries.push(["Read with", options]);
     if (notes?.length)
       entries.push([
         "Notes",
@@ -108,7 +158,12 @@ function showSplits(dataset) {
 }
 
 function showClasses(dataset) {
-  const counts = details(dataset).counts ?? {};
+  const { counts = {}, class_names: called = [] } = details(dataset);
+  if (!Object.keys(counts).length && called.length) {
+    $("#classes-sect").hidden = false;
+    $("#classes").replaceChildren(h("p", { class: "names" }, names(called)));
+    return;
+  }
   const splits = Object.keys(counts).filter((name) => counts[name]?.length);
   const classes = Math.max(0, ...splits.map((name) => counts[name].length));
   $("#classes-sect").hidden = !classes;
@@ -147,7 +202,7 @@ function showClasses(dataset) {
           h(
             "tr",
             {},
-            h("th", { scope: "row" }, String(label)),
+            h("th", { scope: "row", class: "path" }, called[label] ?? String(label)),
             splits.map((name) => cell(counts[name][label])),
           ),
         ),

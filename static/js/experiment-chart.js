@@ -1,27 +1,39 @@
-// Accuracy of all runs over epochs, and their loss in a panel below: one x axis, never two y axes
+// The primary metric of all runs over epochs, and their loss in a panel below: one x axis, never two y axes
 // in one panel.
 
+import { tickText } from "./explore/scale.js";
 import { axis, CONFIG, layout, niceTicks, note, token } from "./charts.js";
-import { loss, percent, plotlyText } from "./format.js";
-import { bestEpoch, runName } from "./experiment-model.js";
+import { loss, plotlyText } from "./format.js";
+import { bestEpoch, runName, tuned } from "./experiment-model.js";
 
-const KINK = 0.006;
 const RIGHT = 128;
 
-/** Stretched accuracy: the loss against `top` on an asinh scale; linear leaves it alone. */
-function scaleFor(kind, top) {
-  return kind === "linear" ? (value) => value : (value) => -Math.asinh((top - value) / KINK);
+/** Stretched: the loss against dense on an asinh scale; linear leaves values alone. */
+function scaleFor(kind, yard) {
+  return kind === "linear" ? (value) => value : (value) => yard.stretch(value);
 }
 
-/** Tick accuracies that are round and, on the stretched scale, at least 16 px apart. */
-function accuracyTicks(kind, low, high, scale, height) {
-  const candidates =
-    kind === "linear"
-      ? niceTicks(low, high, 5)
-      : [
-          0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98,
-          0.985, 0.99, 0.995, 1,
-        ];
+/** Round values on the stretched scale: those of a fraction are chosen, others of 1, 2 and 5. */
+function candidatesFor(low, high, yard) {
+  if (yard.metric.fraction) {
+    return [
+      0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98,
+      0.985, 0.99, 0.995, 1,
+    ];
+  }
+  const all = new Set();
+  for (const about of [3, 8, 20, 60]) {
+    for (const tick of niceTicks(low, high, about)) {
+      const near = Math.abs(tick - yard.baseline) < ((high - low) / about) * 12;
+      if (about === 3 || near) all.add(tick);
+    }
+  }
+  return [...all].sort((a, b) => a - b);
+}
+
+/** Tick values that are round and, on the stretched scale, at least 16 px apart. */
+function valueTicks(kind, low, high, scale, height, yard) {
+  const candidates = kind === "linear" ? niceTicks(low, high, 5) : candidatesFor(low, high, yard);
   const span = scale(high) - scale(low);
   const ticks = [];
   for (const value of candidates.filter((one) => one >= low && one <= high).reverse()) {
@@ -45,24 +57,29 @@ function spread(labels, least = 13) {
 
 /**
  * @param {HTMLElement} element
- * @param {{runs: object[], epochs: number, dense: number | null, denseLoss: number | null,
- *   kind: "stretched" | "linear"}} what `dense`, `denseLoss`: accuracy and loss of the unpruned
- *   network on the same split as the epochs
+ * @param {{runs: object[], epochs: number, metric: import("./metrics.js").Metric,
+ *   dense: number | null, denseLoss: number | null, kind: "stretched" | "linear"}} what `dense`,
+ *   `denseLoss`: metric and loss of the unpruned network on the same split as the epochs
  */
-export function drawTrajectories(element, { runs, epochs, dense, denseLoss, kind }) {
+export function drawTrajectories(element, { runs, epochs, metric, dense, denseLoss, kind }) {
   const drawn = runs.filter((run) => run.trajectory.length);
+  const at = (row) => tuned(row, metric)?.value ?? null;
   if (!drawn.length) return;
   const narrow = element.clientWidth < 560;
   const right = narrow ? 84 : RIGHT;
   const height = Math.max(200, element.clientHeight - 50);
-  const accuracies = drawn.flatMap((run) => run.trajectory.map((row) => row.tune_accuracy));
-  const top = Math.max(dense ?? 0, ...accuracies);
-  const bottom = Math.min(...accuracies);
-  const scale = scaleFor(kind, dense ?? top);
-  const room = (scale(top) - scale(bottom)) * 0.06 || 0.01;
+  const values = drawn.flatMap((run) => run.trajectory.map(at)).filter((value) => value !== null);
+  if (!values.length) return;
+  const known = dense === null ? values : [...values, dense];
+  const top = Math.max(...known);
+  const bottom = Math.min(...known);
+  const yard = metric.against(dense ?? (metric.higher_is_better ? top : bottom));
+  const scale = scaleFor(kind, yard);
+  const room = (scale(top) - scale(bottom)) * 0.06 || yard.scale * 0.01;
   const yRange = [scale(bottom) - room, scale(top) + room * 1.6];
   const accuracyHeight = height * 0.62;
-  const ticks = accuracyTicks(kind, bottom, Math.min(1, top), scale, accuracyHeight);
+  const ceiling = metric.fraction ? Math.min(1, top) : top;
+  const ticks = valueTicks(kind, bottom, ceiling, scale, accuracyHeight, yard);
   const losses = drawn
     .flatMap((run) => run.trajectory.flatMap((row) => [row.tune_loss, row.train_loss]))
     .concat(denseLoss ?? [])
@@ -88,9 +105,11 @@ export function drawTrajectories(element, { runs, epochs, dense, denseLoss, kind
     const x = run.trajectory.map((row) => row.epoch);
     const colour = own ? colours.plan : colours.other;
     const name = plotlyText(runName(run.name));
-    if (own && run.trajectory.every((row) => Number.isFinite(row.low))) {
+    if (own && run.trajectory.every((row) => Number.isFinite(tuned(row, metric)?.low))) {
       const edge = (key) =>
-        run.trajectory.map((row) => Math.min(yRange[1], Math.max(yRange[0], scale(row[key]))));
+        run.trajectory.map((row) =>
+          Math.min(yRange[1], Math.max(yRange[0], scale(tuned(row, metric)[key]))),
+        );
       traces.push(
         { x, y: edge("high"), mode: "lines", line: { width: 0 }, hoverinfo: "skip" },
         {
@@ -106,11 +125,11 @@ export function drawTrajectories(element, { runs, epochs, dense, denseLoss, kind
     }
     traces.push({
       x,
-      y: run.trajectory.map((row) => scale(row.tune_accuracy)),
+      y: run.trajectory.map((row) => (at(row) === null ? null : scale(at(row)))),
       mode: "lines+markers",
       line: { color: colour, width: own ? 2 : 1.25 },
       marker: { color: colour, size: own ? 4.5 : 3 },
-      customdata: run.trajectory.map((row) => percent(row.tune_accuracy)),
+      customdata: run.trajectory.map((row) => metric.text(at(row))),
       hovertemplate: `${name}, epoch %{x}: %{customdata}<extra></extra>`,
     });
     if (own) {
@@ -140,8 +159,8 @@ export function drawTrajectories(element, { runs, epochs, dense, denseLoss, kind
       text: own ? `<b>${name}</b>` : name,
       x: last.epoch,
       open: last.epoch < epochs,
-      y: scale(last.tune_accuracy),
-      value: percent(last.tune_accuracy),
+      y: scale(at(last) ?? yard.baseline),
+      value: metric.text(at(last)),
       colour: own ? colours.plan : colours.soft,
     });
   }
@@ -152,7 +171,7 @@ export function drawTrajectories(element, { runs, epochs, dense, denseLoss, kind
       text: "dense",
       x: epochs,
       y: scale(dense),
-      value: percent(dense),
+      value: metric.text(dense),
       colour: colours.soft,
     });
   for (const end of ends) end.pixel = pixelOf(end.y);
@@ -178,7 +197,7 @@ export function drawTrajectories(element, { runs, epochs, dense, denseLoss, kind
     ),
   ];
   annotations.push(
-    note(0, 1, "<b>accuracy</b> on tune", {
+    note(0, 1, `<b>${plotlyText(metric.word)}</b> on tune`, {
       xref: "paper",
       yref: "y domain",
       xshift: 8,
@@ -219,11 +238,11 @@ export function drawTrajectories(element, { runs, epochs, dense, denseLoss, kind
     );
   }
   const plan = drawn.find((run) => run.name === "plan");
-  const best = plan ? bestEpoch(plan) : null;
-  if (best) {
+  const best = plan ? bestEpoch(plan, metric) : null;
+  if (best && at(best) !== null) {
     traces.push({
       x: [best.epoch],
-      y: [scale(best.tune_accuracy)],
+      y: [scale(at(best))],
       mode: "markers",
       hoverinfo: "skip",
       marker: { size: 12, color: "rgba(0,0,0,0)", line: { color: colours.ink, width: 1.75 } },
@@ -234,7 +253,7 @@ export function drawTrajectories(element, { runs, epochs, dense, denseLoss, kind
       x0: best.epoch,
       x1: best.epoch,
       y0: yRange[0],
-      y1: scale(best.tune_accuracy),
+      y1: scale(at(best)),
     });
     const xanchor =
       best.epoch > epochs * 0.85 ? "right" : best.epoch < epochs * 0.15 ? "left" : "center";
@@ -270,7 +289,9 @@ export function drawTrajectories(element, { runs, epochs, dense, denseLoss, kind
         range: yRange,
         tickvals: ticks.map(scale),
         ticktext: ticks.map((tick) =>
-          percent(tick, digits ?? (Number.isInteger(Math.round(tick * 1e6) / 1e4) ? 0 : 1)),
+          metric.fraction
+            ? metric.text(tick, digits ?? (Number.isInteger(Math.round(tick * 1e6) / 1e4) ? 0 : 1))
+            : tickText(tick, metric),
         ),
         ticklen: 3,
       }),

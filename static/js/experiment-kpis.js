@@ -1,8 +1,8 @@
 // The strip of key numbers of an experiment.
 
-import { bestEpoch } from "./experiment-model.js";
+import { bestEpoch, tuned } from "./experiment-model.js";
 import { h } from "./dom.js";
-import { interval, number, percent, percentValue, plural, pp, rate } from "./format.js";
+import { number, percentValue, plural, rate } from "./format.js";
 
 function kpi(kind, title, value, unit, sub) {
   const mark = { measured: "solid", predicted: "hollow" }[kind];
@@ -16,10 +16,12 @@ function kpi(kind, title, value, unit, sub) {
 }
 
 /** The strip of key numbers. `onTune`: the dense network on the split of the epochs. */
-export function keyNumbers(experiment, plan, onTune) {
+export function keyNumbers(experiment, plan, onTune, metric) {
   const run = experiment.runs.find((one) => one.name === "plan");
   const { settings = {}, baseline } = experiment;
-  const best = run ? bestEpoch(run) : null;
+  const best = run ? bestEpoch(run, metric) : null;
+  const value = (figures) => metric.value(figures);
+  const range = (figures) => (figures ? metric.range(figures.low, figures.high) : "");
   const start = run?.trajectory.find((row) => row.epoch === 0);
   const { before, after } = run ?? {};
   const cells = [];
@@ -27,53 +29,54 @@ export function keyNumbers(experiment, plan, onTune) {
     cells.push(
       kpi(
         "measured",
-        `Final, on ${after.split ?? "test"}`,
-        percentValue(after.accuracy),
-        "%",
-        `${interval(after.low, after.high)}\u2002n = ${number(after.samples)}`,
+        `${metric.label}, final, on ${after.split ?? "test"}`,
+        metric.bare(value(after)),
+        metric.unit,
+        `${range(metric.of(after))}\u2002n = ${number(after.samples)}`.trim(),
       ),
     );
   } else if (best) {
     cells.push(
       kpi(
         "measured",
-        `Best so far, epoch ${best.epoch}`,
-        percentValue(best.tune_accuracy),
-        "%",
-        `${interval(best.low, best.high)}\u2002on tune${onTune ? `, n = ${number(onTune.samples)}` : ""}`,
+        `${metric.label}, best so far, epoch ${best.epoch}`,
+        metric.bare(tuned(best, metric)?.value),
+        metric.unit,
+        `${range(tuned(best, metric))}\u2002on tune${onTune ? `, n = ${number(onTune.samples)}` : ""}`,
       ),
     );
-  } else cells.push(kpi("", "Best so far", "–", "", "no epoch yet"));
-  if (after && baseline) {
+  } else cells.push(kpi("", `${metric.label}, best so far`, "–", "", "no epoch yet"));
+  const apart = (change) => metric.difference(change).replace(/.pp$/, "");
+  const unit = metric.fraction ? "pp" : "";
+  if (after && value(baseline) !== null && value(after) !== null) {
     cells.push(
       kpi(
         "",
-        `Against dense ${percent(baseline.accuracy)}`,
-        pp(after.accuracy - baseline.accuracy).replace(/.pp$/, ""),
-        "pp",
+        `Against dense ${metric.text(value(baseline))}`,
+        apart(value(after) - value(baseline)),
+        unit,
         `same ${after.split ?? "test"} samples`,
       ),
     );
   } else {
     cells.push(kpi("", "Against the dense network", "–", "", "on test, once, when the run ends"));
   }
-  const won =
+  const [from, to] =
     after && before
-      ? after.accuracy - before.accuracy
+      ? [value(before), value(after)]
       : best && start
-        ? best.tune_accuracy - start.tune_accuracy
-        : null;
+        ? [tuned(start, metric)?.value ?? null, tuned(best, metric)?.value ?? null]
+        : [null, null];
+  const won = from === null || to === null ? null : to - from;
   cells.push(
     kpi(
       "",
       "Won back by retraining",
-      won === null ? "–" : pp(won).replace(/.pp$/, ""),
-      won === null ? "" : "pp",
+      won === null ? "–" : apart(won),
+      won === null ? "" : unit,
       won === null
         ? ""
-        : after
-          ? `from ${percent(before.accuracy)} on ${after.split ?? "test"}`
-          : `from ${percent(start.tune_accuracy)} on tune`,
+        : `from ${metric.text(from)} on ${after ? (after.split ?? "test") : "tune"}`,
     ),
   );
   const achieved = before?.sparsity ?? start?.sparsity ?? plan?.predicted?.sparsity;
@@ -86,16 +89,16 @@ export function keyNumbers(experiment, plan, onTune) {
       before ? `${number(before.parameters)} parameters left` : "of all prunable weights",
     ),
   );
-  const predicted = plan?.predicted;
+  const predicted = metric.of(plan?.predicted);
   if (predicted) {
-    const half = (predicted.high - predicted.low) / 2;
+    const half = metric.spread((predicted.high - predicted.low) / 2);
     cells.push(
       kpi(
         "predicted",
         "Predicted, not retrained",
-        percentValue(predicted.accuracy),
-        "%",
-        Number.isFinite(half) ? `± ${number(half * 100, 1)}, estimate` : "estimate",
+        metric.bare(predicted.value),
+        metric.unit,
+        half ? `${half}, estimate` : "estimate",
       ),
     );
   }

@@ -7,6 +7,7 @@ const COPIED = [
   "train_loss",
   "tune_accuracy",
   "tune_loss",
+  "tune_metrics",
   "low",
   "high",
   "learning_rate",
@@ -48,16 +49,29 @@ export function takeRun(experiment, event) {
   Object.assign(runNamed(experiment, name), rest);
 }
 
-/** The epoch that is kept: the stored one, else the best so far by tune accuracy, then loss. */
-export function bestEpoch(run) {
+/** An epoch's figures on the tune split, as every other figure is written. */
+export const onTune = (row) => ({
+  metrics: row.tune_metrics ?? {},
+  accuracy: row.tune_accuracy,
+  low: row.low,
+  high: row.high,
+  loss: row.tune_loss,
+});
+
+/** An epoch's `{value, low, high}` in a metric, or null. */
+export const tuned = (row, metric) => metric.of(onTune(row));
+
+/** The epoch that is kept: the stored one, else the best so far by the metric, then by loss. */
+export function bestEpoch(run, metric) {
   const rows = run.trajectory;
   if (!rows.length) return null;
   if (run.best_epoch !== null && run.best_epoch !== undefined) {
     return rows.find((row) => row.epoch === run.best_epoch) ?? null;
   }
   return rows.reduce((best, row) => {
-    if (row.tune_accuracy !== best.tune_accuracy)
-      return row.tune_accuracy > best.tune_accuracy ? row : best;
+    const [now, before] = [tuned(row, metric)?.value ?? null, tuned(best, metric)?.value ?? null];
+    if (now !== null && before === null) return row;
+    if (now !== null && now !== before) return metric.better(now, before) ? row : best;
     return (row.tune_loss ?? Infinity) < (best.tune_loss ?? Infinity) ? row : best;
   });
 }

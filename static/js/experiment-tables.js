@@ -4,28 +4,28 @@ import { h } from "./dom.js";
 import {
   bytes,
   count,
-  interval,
   loss,
   number,
-  percent,
-  percentValue,
   pp,
   rate,
   SPACE,
 } from "./format.js";
-import { bestEpoch, runName } from "./experiment-model.js";
+import { bestEpoch, runName, tuned } from "./experiment-model.js";
 
 const FORMATS = ["safetensors", "pth", "recipe", "masks"];
 
-function accuracyCell(figure, dense, strong) {
-  if (!figure) return h("td", { class: "num muted" }, "–");
-  const change = dense && dense !== figure ? figure.accuracy - dense.accuracy : null;
+function metricCell(metric, figure, dense, strong) {
+  const found = metric.of(figure);
+  if (!found) return h("td", { class: "num muted" }, "–");
+  const start = metric.value(dense);
+  const change = start !== null && dense !== figure ? found.value - start : null;
+  const text = metric.text(found.value);
   return h(
     "td",
     { class: "num" },
-    strong ? h("b", {}, percent(figure.accuracy)) : percent(figure.accuracy),
-    h("span", { class: "ci" }, interval(figure.low, figure.high)),
-    strong && change !== null ? h("span", { class: "ci" }, pp(change)) : null,
+    strong ? h("b", {}, text) : text,
+    h("span", { class: "ci" }, metric.range(found.low, found.high)),
+    strong && change !== null ? h("span", { class: "ci" }, metric.difference(change)) : null,
   );
 }
 
@@ -38,8 +38,11 @@ function plainCell(figure, key, show, sub) {
   );
 }
 
-/** One column a run: the dense network first, then the plan, then what it is compared with. */
-export function beforeAfter(runs, dense) {
+/**
+ * One column a run: the dense network first, then the plan, then what it is compared with. The
+ * primary metric before and after, the others after.
+ */
+export function beforeAfter(runs, dense, { primary, list }) {
   const split = dense?.split ?? runs.find((run) => run.before)?.before.split ?? "test";
   const less = (key) => (value) => (dense?.[key] ? pp0(value / dense[key] - 1) : "");
   const row = (title, sub, cells) =>
@@ -73,18 +76,20 @@ export function beforeAfter(runs, dense) {
     h(
       "tbody",
       {},
-      row("Accuracy, pruned", `on ${split}, not retrained`, [
-        accuracyCell(dense, dense, false),
-        runs.map((run) => accuracyCell(run.before, dense, false)),
+      row(`${primary.label}, pruned`, `on ${split}, not retrained`, [
+        metricCell(primary, dense, dense, false),
+        runs.map((run) => metricCell(primary, run.before, dense, false)),
       ]),
-      row("Accuracy, retrained", `on ${split}, best epoch`, [
-        accuracyCell(dense, dense, false),
-        runs.map((run) => accuracyCell(run.after, dense, true)),
+      row(`${primary.label}, retrained`, `on ${split}, best epoch`, [
+        metricCell(primary, dense, dense, false),
+        runs.map((run) => metricCell(primary, run.after, dense, true)),
       ]),
-      row("Loss, retrained", `on ${split}`, [
-        plainCell(dense, "loss", loss),
-        runs.map((run) => plainCell(run.after, "loss", loss)),
-      ]),
+      others(list, primary, [dense, ...runs.map((run) => run.after)]).map((metric) =>
+        row(`${metric.label}, retrained`, `on ${split}`, [
+          metricCell(metric, dense, dense, false),
+          runs.map((run) => metricCell(metric, run.after, dense, false)),
+        ]),
+      ),
       row("Best epoch", "chosen on tune", [
         h("td", { class: "num muted" }, "–"),
         runs.map((run) =>
@@ -113,29 +118,41 @@ export function beforeAfter(runs, dense) {
   );
 }
 
+/** Further metrics that somebody has a value of. */
+const others = (list, primary, figures) =>
+  list.filter(
+    (metric) => metric !== primary && figures.some((figure) => metric.value(figure) !== null),
+  );
+
 const milliseconds = (value) =>
   Number.isFinite(value) ? `${number(value, value < 10 ? 2 : 1)}${SPACE}ms` : "–";
 const pp0 = (change) => pp(change, 1).replace("pp", "%");
 
-/** Accuracy of every run on the final split, as dots with their intervals on one scale. */
-export function equalSize(runs, dense) {
+/** The metric of every run on the final split, as dots with their intervals on one scale. */
+export function equalSize(runs, dense, metric) {
   const rows = [
-    ...(dense ? [{ name: "dense", figure: dense, kind: "sure" }] : []),
+    ...(metric.of(dense) ? [{ name: "dense", figure: metric.of(dense), kind: "sure" }] : []),
     ...runs.map((run) => ({
       name: runName(run.name),
-      figure: run.after,
-      before: run.before,
+      figure: metric.of(run.after),
+      before: metric.value(run.before),
       kind: run.name === "plan" ? "me" : "",
     })),
   ];
   const shown = rows.filter((row) => row.figure);
   if (!shown.length) return null;
-  const low = Math.min(...shown.map((row) => row.figure.low ?? row.figure.accuracy));
-  const high = Math.max(...shown.map((row) => row.figure.high ?? row.figure.accuracy));
-  const pad = Math.max((high - low) * 0.08, 0.002);
-  // Room at the left for the figures of pruned networks that are far below everything else.
-  const isFar = shown.some((row) => row.before && row.before.accuracy < low - pad);
-  const [from, to] = [low - pad - (isFar ? (high - low) * 0.14 : 0), Math.min(1, high + pad)];
+  const low = Math.min(...shown.map((row) => row.figure.low ?? row.figure.value));
+  const high = Math.max(...shown.map((row) => row.figure.high ?? row.figure.value));
+  const pad = Math.max((high - low) * 0.08, metric.fraction ? 0.002 : Math.abs(high) * 0.01 || 0.01);
+  // Room at one side for the figures of pruned networks that are far worse than everything else.
+  const known = (value) => value !== null && value !== undefined;
+  const below = (value) => known(value) && value < low - pad;
+  const above = (value) => known(value) && value > high + pad;
+  const margin = (high - low) * 0.14;
+  const from = low - pad - (shown.some((row) => below(row.before)) ? margin : 0);
+  const end = high + pad + (shown.some((row) => above(row.before)) ? margin : 0);
+  const to = metric.fraction ? Math.min(1, end) : end;
+  const dear = metric.value(dense);
   const at = (value) => String(Math.min(1, Math.max(0, (value - from) / (to - from))));
   return h(
     "table",
@@ -146,7 +163,7 @@ export function equalSize(runs, dense) {
       h(
         "tr",
         {},
-        ["run", "accuracy", "retrained", "pruned only"].map((name) =>
+        ["run", metric.word, "retrained"].map((name) =>
           h("th", { scope: "col" }, name),
         ),
       ),
@@ -167,23 +184,29 @@ export function equalSize(runs, dense) {
               { class: "track" },
               figure
                 ? [
-                    dense ? h("i", { class: "g", style: { "--x": at(dense.accuracy) } }) : null,
-                    before && before.accuracy >= from
-                      ? h("i", { class: "t", style: { "--x": at(before.accuracy) } })
+                    dear !== null ? h("i", { class: "g", style: { "--x": at(dear) } }) : null,
+                    known(before) && before >= from && before <= to
+                      ? h("i", { class: "t", style: { "--x": at(before) } })
                       : null,
-                    before && before.accuracy < from
-                      ? h("i", { class: "off" }, `◂ ${percent(before.accuracy, 0)}`)
+                    known(before) && before < from
+                      ? h("i", { class: "off" }, `◂ ${metric.text(before, 0)}`)
+                      : null,
+                    known(before) && before > to
+                      ? h("i", { class: "off right" }, `${metric.text(before, 0)} ▸`)
                       : null,
                     h("i", {
                       class: "w",
-                      style: { "--lo": at(figure.low), "--hi": at(figure.high) },
+                      style: {
+                        "--lo": at(figure.low ?? figure.value),
+                        "--hi": at(figure.high ?? figure.value),
+                      },
                     }),
-                    h("i", { class: "d", style: { "--x": at(figure.accuracy) } }),
+                    h("i", { class: "d", style: { "--x": at(figure.value) } }),
                   ]
                 : null,
             ),
           ),
-          h("td", { class: "num" }, figure ? percentValue(figure.accuracy) : "–"),
+          h("td", { class: "num" }, figure ? metric.bare(figure.value) : "–"),
         ),
       ),
     ),
@@ -200,19 +223,20 @@ export function equalSize(runs, dense) {
           h(
             "span",
             { class: "axis" },
-            h("span", { style: { "--x": "0" } }, percentValue(from)),
-            h("span", { style: { "--x": "1" } }, percentValue(to)),
+            h("span", { style: { "--x": "0" } }, metric.bare(from)),
+            h("span", { style: { "--x": "1" } }, metric.bare(to)),
           ),
         ),
-        h("td", { class: "num" }, "%"),
+        h("td", { class: "num" }, metric.unit),
       ),
     ),
   );
 }
 
 /** All epochs of one run, newest first; the one that is kept is marked. */
-export function epochTable(run) {
-  const best = bestEpoch(run);
+export function epochTable(run, metric) {
+  const best = bestEpoch(run, metric);
+  const figures = (row) => tuned(row, metric) ?? { value: null };
   return h(
     "table",
     { class: "grid" },
@@ -222,7 +246,7 @@ export function epochTable(run) {
       h(
         "tr",
         {},
-        ["epoch", "train loss", "tune loss", "tune accuracy", "learning rate"].map((name) =>
+        ["epoch", "train loss", "tune loss", `tune ${metric.word}`, "learning rate"].map((name) =>
           h("th", { scope: "col", class: "num" }, name),
         ),
         h("th", { scope: "col" }, h("span", { class: "sr" }, "kept")),
@@ -243,9 +267,9 @@ export function epochTable(run) {
             h(
               "td",
               { class: "num" },
-              percent(row.tune_accuracy),
+              metric.text(figures(row).value),
               " ",
-              h("span", { class: "ci" }, interval(row.low, row.high)),
+              h("span", { class: "ci" }, metric.range(figures(row).low, figures(row).high)),
             ),
             h("td", { class: "num" }, row.epoch === 0 ? "–" : rate(row.learning_rate)),
             h(

@@ -9,6 +9,7 @@ import { allRuns, isOver, runName, takeEpoch, takeRun } from "./experiment-model
 import { beforeAfter, downloads, epochTable, equalSize } from "./experiment-tables.js";
 import { ago, number, plural } from "./format.js";
 import { follow, poll } from "./live.js";
+import { readMetrics } from "./metrics.js";
 import { refetchState, refreshJobsCount } from "./refresh.js";
 import { removeWithQuestion } from "./remove.js";
 import { toastError } from "./toast.js";
@@ -20,11 +21,13 @@ let chosen = "plan";
 let scale = "stretched";
 let stream = null;
 
+const metrics = () => readMetrics(experiment);
 const redraw = redrawing(() =>
   drawTrajectories($("#chart"), {
     runs: allRuns(experiment),
     epochs: Math.max(1, experiment.settings?.epochs ?? 1),
-    dense: onTune?.accuracy ?? null,
+    metric: metrics().primary,
+    dense: metrics().primary.value(onTune),
     denseLoss: onTune?.loss ?? null,
     kind: scale,
   }),
@@ -37,7 +40,7 @@ function show() {
   lastStatus = experiment.status;
   const runs = allRuns(experiment);
   showStatus(runs);
-  renew($("#kpis"), keyNumbers(experiment, plan, onTune));
+  renew($("#kpis"), keyNumbers(experiment, plan, onTune, metrics().primary));
   const hasEpochs = runs.some((run) => run.trajectory.length);
   $("#chart").hidden = !hasEpochs;
   $("#scale").hidden = !hasEpochs;
@@ -124,11 +127,11 @@ function announce(status, share) {
 function showResults(runs) {
   const { baseline } = experiment;
   const split = baseline?.split ?? "test";
-  renew($("#table"), beforeAfter(runs, baseline));
+  renew($("#table"), beforeAfter(runs, baseline, metrics()));
   $("#ba-cap").textContent = baseline
     ? `${split}, n = ${number(baseline.samples)}; [ ]: 95 %. Nothing was chosen on it.`
     : "";
-  const dots = equalSize(runs, baseline);
+  const dots = equalSize(runs, baseline, metrics().primary);
   renew(
     $("#dots"),
     dots ??
@@ -160,7 +163,7 @@ function showEpochs(runs) {
     );
   }
   const run = begun.find((one) => one.name === chosen) ?? begun[0];
-  renew($("#epochs"), run ? epochTable(run) : h("p", { class: "note" }, waitingWords()));
+  renew($("#epochs"), run ? epochTable(run, metrics().primary) : h("p", { class: "note" }, waitingWords()));
 }
 
 async function cancel(event) {
@@ -251,8 +254,12 @@ $("#delete").addEventListener("click", () =>
   }),
 );
 
-$("#traj-cap").textContent =
-  "band: 95 % for this plan; every run prunes the same number of weights";
+$("#traj-cap").textContent = "every run prunes the same number of weights";
+$("#scale-name").textContent = `${metrics().primary.label} scale`;
+$("#chart").setAttribute(
+  "aria-label",
+  `${metrics().primary.label} and loss over epochs, one line per run. The same numbers are in the table of epochs.`,
+);
 $("#foot-left").textContent = `experiment #${experiment.id} of ${model.name}`;
 $("#foot-right").textContent = [
   experiment.created_at ? `started ${ago(experiment.created_at)}` : "",

@@ -32,16 +32,16 @@ const slots = {
   model: new Slot($("#slot-model"), {
     limit,
     path: "/api/models",
-    accept: ".pt2",
-    formats: ".pt2, up to ",
+    accept: ".pt2,.safetensors,.pth,.pt",
+    formats: ".pt2, or weights: .safetensors, .pth. Up to ",
     onChange: onSlot,
     onUploaded: refreshSoon,
   }),
   dataset: new Slot($("#slot-dataset"), {
     limit,
     path: "/api/datasets",
-    accept: ".npz",
-    formats: ".npz, up to ",
+    accept: ".npz,.safetensors,.zip,.csv,.parquet",
+    formats: ".npz, .safetensors, .zip of images, .csv, .parquet. Up to ",
     onChange: onSlot,
     onUploaded: refreshSoon,
   }),
@@ -171,17 +171,20 @@ function showDatasets() {
 /** What is still missing, in words, and the button only when nothing is. */
 function showGo() {
   const { model, dataset } = slots;
-  const ready = model.id && dataset.id;
+  const bare = model.id && model.item.kind === "weights";
+  const ready = model.id && dataset.id && !bare;
   $("#analyse").disabled = !ready || starting;
   const busy = [model, dataset].some((slot) => slot.busy);
   const why = ready
     ? "Measures every layer at every level on the tune split."
-    : busy
+    : bare
+      ? "Weights alone can’t be analysed: bring the network, or name its architecture."
+      : busy
       ? "A moment: the files are being checked."
       : model.id
-        ? "Now the data: drop a .npz anywhere, or choose one."
+        ? "Now the data: drop it anywhere, or choose a file."
         : dataset.id
-          ? "Now the model: drop a .pt2 anywhere, or choose one."
+          ? "Now the model: drop it anywhere, or choose a file."
           : `Drop both files anywhere on this page, or choose them.${limitWords}`;
   if ($("#why").textContent !== why) $("#why").textContent = why;
 }
@@ -261,10 +264,12 @@ addEventListener("drop", (event) => {
   depth = 0;
   veil(false);
   const taken = new Set();
+  // Over one of the two slots, a file that could be either is meant for that one.
+  const over = event.target.closest?.(".slot")?.dataset.kind;
   for (const file of event.dataTransfer.files) {
-    const kind = kindOf(file.name);
-    if (!kind)
-      toast(`${file.name} is neither a .pt2 model nor a .npz data set.`, { kind: "error" });
+    const either = file.name.toLowerCase().endsWith(".safetensors");
+    const kind = either && over ? over : kindOf(file.name);
+    if (!kind) toast(`${file.name} is neither a model nor a data set.`, { kind: "error" });
     else if (taken.has(kind))
       toast(
         `One ${kind === "model" ? "model" : "data set"} at a time: ${file.name} was left out.`,
@@ -272,7 +277,7 @@ addEventListener("drop", (event) => {
       );
     else {
       taken.add(kind);
-      slots[kind].send(file);
+      slots[kind].take(file);
     }
   }
 });

@@ -17,6 +17,29 @@ import {
 
 const SILENT_AFTER = 60;
 
+/** What stands between an upload and this machine. `weak`: what to do about it. */
+const WALLS = {
+  bubblewrap: { words: "own file system, processes and network", weak: "" },
+  landlock: {
+    words: "own process; files by Landlock, system calls filtered",
+    weak: "Install bubblewrap for a file system and a network of its own.",
+  },
+  rlimits: {
+    words: "own process with limits only",
+    weak: "An upload that broke out could read this user’s files. Install bubblewrap, or use a kernel with Landlock; prunescope doctor says what is missing.",
+  },
+};
+
+function isolation(worker) {
+  const walls = WALLS[worker.isolation];
+  if (!walls) return h("span", { class: "muted" }, worker.isolation ?? "not said");
+  return [
+    h("span", { class: worker.isolation === "rlimits" ? "chip warn" : "" }, worker.isolation),
+    h("span", { class: "cap" }, walls.words),
+    walls.weak ? h("span", { class: "cap" }, walls.weak) : null,
+  ];
+}
+
 function show(state) {
   const running = state.jobs.filter((job) => job.state === "running").length;
   const waiting = state.jobs.filter((job) => job.state === "queued").length;
@@ -127,7 +150,7 @@ function workerTable(workers, waiting) {
       h(
         "tr",
         {},
-        ["worker", "computer", "process", "started", "last seen"].map((name) =>
+        ["worker", "computer", "process", "isolation of uploads", "started", "last seen"].map((name) =>
           h("th", { scope: "col" }, name),
         ),
       ),
@@ -142,6 +165,7 @@ function workerTable(workers, waiting) {
           h("th", { scope: "row", class: "mono" }, String(worker.id)),
           h("td", {}, worker.host),
           h("td", {}, String(worker.pid)),
+          h("td", { class: "walls" }, isolation(worker)),
           h("td", {}, `${ago(worker.started_at)}`),
           h(
             "td",

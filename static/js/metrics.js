@@ -139,6 +139,7 @@ export class Metric {
 export const ACCURACY = new Metric({
   name: "accuracy", label: "Accuracy", higher_is_better: true, fraction: true,
 });
+ACCURACY.paired = true;
 
 /** Values of one metric held against the dense network's: losses are positive, gains negative. */
 export class Yardstick {
@@ -185,8 +186,12 @@ export class Yardstick {
 }
 
 /** The metrics of an analysis or experiment, the primary one first, and the primary one. */
-export function readMetrics({ metrics, metric } = {}) {
+export function readMetrics({ metrics, metric, task } = {}) {
   const all = (metrics ?? []).map((each) => new Metric(each));
+  for (const each of all) {
+    // What was lost and gained is counted in answers; only here are they as many as the samples.
+    each.paired = each.name === "accuracy" && task === "single-label";
+  }
   const list = all.length ? all : [ACCURACY];
   return { list, primary: list.find((each) => each.name === metric) ?? list[0] };
 }

@@ -6,6 +6,7 @@ import { $, h, readState, renew } from "./dom.js";
 import { bytes, count, instant, number, percent, plural } from "./format.js";
 import { keepFresh } from "./refresh.js";
 import { removeWithQuestion } from "./remove.js";
+import { weightsChart, weightsTable } from "./weights-look.js";
 import { isOpen, problemBox, stateChip, tellApart } from "./words.js";
 
 let state = readState();
@@ -27,6 +28,7 @@ function show(next) {
   if (shown === model.status) return;
   shown = model.status;
   showProblem(model);
+  showWeights(model);
   showUnits(model);
   showLayers(model);
 }
@@ -38,11 +40,17 @@ function facts(model) {
     ["SHA-256", h("span", { class: "hash" }, model.sha256 ?? "–")],
     ["Uploaded", instant(model.created_at)],
   ];
+  const { notes = [], key_prefix: prefix, nested_under: nested } = model.details ?? {};
+  if (model.architecture) {
+    const args = model.architecture_args ?? {};
+    const shown = Object.entries(args).map(([name, value]) => `${name} = ${JSON.stringify(value)}`);
+    entries.push(["Architecture", [h("b", {}, model.architecture), shown.length ? `, ${shown.join(", ")}` : ""]]);
+  }
   if (model.status === "ready") {
-    entries.push(
-      ["Parameters", number(model.parameters)],
-      ["MACs", `${count(model.macs)} for one sample`],
-    );
+    if (model.parameters !== null) entries.push(["Parameters", number(model.parameters)]);
+    if (!isBare(model)) entries.push(["MACs", `${count(model.macs)} for one sample`]);
+    if (nested) entries.push(["Found under", h("code", {}, nested)]);
+    if (prefix) entries.push(["Keys begin with", [h("code", {}, prefix), ", which the network’s do not; downloads have it again"]]);
     const inputs = (model.inputs ?? []).map((input) =>
       (input.shape ?? []).map((size, axis) => size ?? (axis ? "?" : "batch")).join(" × "),
     );
@@ -54,7 +62,30 @@ function facts(model) {
       ]);
     }
   }
+  if (notes.length) entries.push(["Notes", h("ul", {}, notes.map((note) => h("li", {}, note)))]);
   return entries.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]);
+}
+
+const isBare = (model) => model.status === "ready" && model.details?.kind === "weights";
+
+/** Weights without their network: what can be seen of them, and how to get the rest. */
+function showWeights(model) {
+  const bare = isBare(model);
+  $("#bare").hidden = !bare;
+  $("#analyses-sect").hidden = bare;
+  $("#weights-sect").hidden = !bare;
+  if (!bare) return;
+  const rows = model.details.weights ?? [];
+  const total = rows.reduce((sum, row) => sum + row.numel, 0);
+  const zeros = rows.reduce((sum, row) => sum + row.zeros, 0);
+  $("#weights-sum").textContent =
+    `${plural(rows.length, "tensor")}, ${count(total)} numbers, ${percent(total ? zeros / total : 0)} of them zero`;
+  const largest = (a, b) => ((b.thresholds ? b.numel : 0) > (a.thresholds ? a.numel : 0) ? b : a);
+  const choose = (row) => {
+    renew($("#weights"), weightsTable(rows, row, choose));
+    $("#weights-chart").replaceChildren(weightsChart(row));
+  };
+  if (rows.length) choose(rows.reduce(largest));
 }
 
 function showProblem(model) {
@@ -62,10 +93,13 @@ function showProblem(model) {
   box.replaceChildren();
   if (model.status !== "failed") return;
   const problem = problemBox(model.error ?? {});
-  // Exporting again does not help against an operator; that error names what would.
-  if (model.error?.code !== "unsupported-operator")
+  // Exporting again does not help against an operator, nor with an architecture that does not fit.
+  if (model.error?.code !== "unsupported-operator" && !model.architecture)
     problem.append(...$("#export-lines").content.cloneNode(true).children);
-  problem.append(h("p", {}, h("a", { href: "/" }, "Upload another file")));
+  problem.append(
+    h("p", {}, h("a", { href: "/" }, model.architecture
+      ? "Upload it again with another architecture or other arguments" : "Upload another file")),
+  );
   box.append(problem);
 }
 
@@ -87,7 +121,7 @@ function showStart() {
   const ready = tellApart(state.datasets.filter((dataset) => dataset.status === "ready"))
     .map((dataset) => ({ ...dataset, fits: fits(dataset) }))
     .sort((a, b) => b.fits - a.fits);
-  $("#new").hidden = state.model.status !== "ready";
+  $("#new").hidden = state.model.status !== "ready" || isBare(state.model);
   const select = $("#dataset");
   const before = select.value;
   select.replaceChildren(
@@ -111,7 +145,7 @@ function showStart() {
         ]
       : [
           "It needs data first. ",
-          h("a", { href: `/?model=${state.model.id}` }, "Bring a .npz file"),
+          h("a", { href: `/?model=${state.model.id}` }, "Bring a file"),
           ".",
         ]),
   );

@@ -3,8 +3,10 @@
 import { get, post } from "./api.js";
 import { h } from "./dom.js";
 import { bytes, count, number, percent } from "./format.js";
+import { fileForm, saidIn, taskRows } from "./slot-form.js";
 import { toastError } from "./toast.js";
 import { Cancelled, upload } from "./upload.js";
+import { fieldsOf, formOf, speaksForItself } from "./upload-form.js";
 import { tellApart } from "./words.js";
 
 const ASK_EVERY = 600;
@@ -23,6 +25,8 @@ export class Slot {
     this.known = [];
     this.item = null;
     this.turn = 0;
+    /** What was said about the last file: a second try starts from it. */
+    this.said = {};
     this.picker = h("input", {
       type: "file",
       hidden: true,
@@ -31,7 +35,7 @@ export class Slot {
       "aria-label": this.kind === "model" ? "Model file" : "Data file",
       onchange: () => {
         const [file] = this.picker.files;
-        if (file) this.send(file);
+        if (file) this.take(file);
         this.picker.value = "";
       },
     });
@@ -64,11 +68,10 @@ export class Slot {
     else this.showItem();
   }
 
-  async send(file) {
+  /** A file that was chosen or dropped: sent at once, or asked about first. */
+  take(file) {
     this.running?.cancel();
-    this.turn += 1;
-    const turn = this.turn;
-    this.item = null;
+    this.file = null;
     if (file.size > this.options.limit) {
       this.showFailed(file.name, {
         message: `${file.name} has ${bytes(file.size)}; the limit is ${bytes(this.options.limit)}.`,
@@ -76,9 +79,43 @@ export class Slot {
       });
       return;
     }
+    this.file = file;
+    const form = formOf(this.kind, file.name);
+    if (this.state === "empty" && this.body.querySelector("select[name=task]")) {
+      this.said = saidIn(this.body);
+    }
+    if (speaksForItself(form)) this.send(file, form ? fieldsOf(form, this.said) : {});
+    else this.ask(file);
+  }
+
+  /** The questions about a file; also the way to correct what an import did not like. */
+  async ask(file) {
+    this.turn += 1;
+    const turn = this.turn;
+    this.item = null;
+    const form = await fileForm({
+      kind: this.kind,
+      file,
+      said: this.said,
+      onSend: (fields, said) => {
+        this.said = said;
+        this.send(file, fields);
+      },
+      onCancel: () => this.showEmpty(),
+    });
+    if (turn !== this.turn) return;
+    this.set("asking", h("p", { class: "name" }, file.name), form);
+    form.querySelector("input, select")?.focus({ preventScroll: true });
+  }
+
+  async send(file, fields = {}) {
+    this.running?.cancel();
+    this.turn += 1;
+    const turn = this.turn;
+    this.item = null;
     const bar = h("progress", { max: 1, value: 0, "aria-label": `Sending ${file.name}` });
     const words = h("span", { class: "cap" }, `${bytes(0)} of ${bytes(file.size)}`);
-    this.running = upload(this.options.path, file, (sent, total) => {
+    this.running = upload(this.options.path, file, fields, (sent, total) => {
       const share = total ? sent / total : 0;
       bar.value = share;
       words.textContent =
@@ -197,6 +234,8 @@ export class Slot {
   showEmpty() {
     this.turn += 1;
     this.item = null;
+    this.file = null;
+    this.said = {};
     this.state = "empty";
     this.render();
     this.options.onChange();
@@ -216,6 +255,8 @@ export class Slot {
     this.element.classList.remove("ready");
     this.element.dataset.state = this.state;
     const what = this.kind === "model" ? "model" : "data file";
+    // Only what can be said about it can be corrected, and only while the file is at hand.
+    const again = failure && this.file && formOf(this.kind, this.file.name) ? this.file : null;
     this.body.replaceChildren(
       ...(failure
         ? [
@@ -242,8 +283,23 @@ export class Slot {
           "Choose file…",
           h("span", { class: "sr" }, ` ${what}`),
         ),
+        again
+          ? h(
+              "button",
+              { class: "btn", type: "button", onclick: () => this.ask(again) },
+              "Correct and upload again",
+            )
+          : "",
         this.known.length ? this.select() : "",
       ),
+      this.kind === "dataset" && !failure
+        ? h(
+            "details",
+            { class: "say-part" },
+            h("summary", {}, "Task: classification, or another"),
+            h("div", { class: "say-form" }, taskRows(this.said)),
+          )
+        : "",
     );
   }
 
@@ -264,6 +320,7 @@ export class Slot {
 }
 
 function modelFacts(model) {
+  if (model.kind === "weights") return `weights only, ${bytes(model.bytes)}: no network, no curves`;
   return `${count(model.parameters)} parameters, ${count(model.macs)} MACs, ${bytes(model.bytes)}`;
 }
 
@@ -272,6 +329,6 @@ function datasetFacts(dataset) {
   const sizes = Object.entries(dataset.splits ?? {})
     .filter(([, size]) => size > 0)
     .map(([name, size]) => `${name} ${number(size)}`);
-  const classes = dataset.classes ? `; ${dataset.classes} classes` : "";
+  const classes = dataset.classes ? `; ${dataset.classes} classes` : `; ${dataset.task}`;
   return `${sizes.join(", ")}; input ${shape}${classes}`;
 }

@@ -7,11 +7,12 @@ export class Cancelled extends Error {}
 /**
  * @param {string} path "/api/models" or "/api/datasets"
  * @param {File} file
+ * @param {Record<string, string>} fields what is said about it
  * @param {(sent: number, total: number) => void} onProgress bytes of the request body
  * @returns {{done: Promise<object>, cancel: () => void}} `done` gives the created resource; rejects
  *   with ApiError, or with Cancelled after `cancel`
  */
-export function upload(path, file, onProgress) {
+export function upload(path, file, fields, onProgress) {
   const request = new XMLHttpRequest();
   const done = new Promise((resolve, reject) => {
     request.open("POST", path);
@@ -26,6 +27,7 @@ export function upload(path, file, onProgress) {
     request.addEventListener("error", () => reject(unreachable()));
     request.addEventListener("abort", () => reject(new Cancelled()));
     const form = new FormData();
+    for (const [name, value] of Object.entries(fields)) form.append(name, value);
     form.append("file", file, file.name);
     request.send(form);
   });
@@ -33,10 +35,11 @@ export function upload(path, file, onProgress) {
 }
 
 const MODEL_ENDINGS = ["pt2", "pt", "pth", "safetensors", "onnx", "ckpt", "bin", "pkl", "h5"];
-const DATA_ENDINGS = ["npz", "npy", "zip", "csv"];
+const DATA_ENDINGS = ["npz", "npy", "zip", "csv", "tsv", "parquet"];
 
 /**
- * Which slot a file belongs to. Files that the server will refuse are sorted too: its answer says
+ * Which slot a file belongs to when it is dropped beside both (.safetensors can be either: weights
+ * are more usual). Files that the server will refuse are sorted too: its answer says
  * what to do instead.
  * @returns {"model" | "dataset" | null}
  */

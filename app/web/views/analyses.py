@@ -155,15 +155,22 @@ def thin_curves(curves: Iterable[JSON], metric: str) -> dict[str, list[list[floa
     return thin
 
 
-def curve_points(points: Iterable[PointFacts], metric: Metric) -> dict[str, list[CurvePoint]]:
-    """The curve of each unit in one metric; points without a value are left out."""
+def curve_points(
+    points: Iterable[PointFacts], metric: Metric, kind: Kind
+) -> dict[str, list[CurvePoint]]:
+    """The curve of each unit in one metric; points without a value are left out.
+
+    What was lost and gained is counted in answers; only where a sample has one answer are they
+    paired samples.
+    """
+    paired = metric.name == "accuracy" and kind == Kind.SINGLE_LABEL
     curves: dict[str, list[CurvePoint]] = {}
     for point in points:
         known = point.estimates.get(metric.name)
         if known is None or known["value"] is None:
             continue
         sparsity = to_sparsity(point.level)
-        if metric.name == "accuracy" and point.lost is not None and point.gained is not None:
+        if paired and point.lost is not None and point.gained is not None:
             entry = curve_point(sparsity, known["value"], point.lost, point.gained, point.samples)
         else:
             entry = unpaired_point(sparsity, **known)
@@ -192,7 +199,9 @@ def predict(
         start = dense.get(metric.name, {}).get("value")
         if start is None:
             continue
-        value, low, high = predict_metric(curve_points(chosen, metric), start, sparsities, metric)
+        value, low, high = predict_metric(
+            curve_points(chosen, metric, kind), start, sparsities, metric
+        )
         metrics[metric.name] = {"value": value, "low": low, "high": high}
     accuracy = metrics.get("accuracy", {})
     sparsity, parameters, macs, stored = plan_costs(

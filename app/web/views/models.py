@@ -53,8 +53,14 @@ def details_view(details: JSON | None) -> JSON:
         "notes": found.get("notes") or [],
         "key_prefix": found.get("key_prefix") or "",
         "nested_under": found.get("nested_under") or "",
-        "weights": found.get("weights") or [],
+        "weights": _tensors(found.get("weights")),
     }
+
+
+def _tensors(look: Any) -> list[JSON]:
+    """A look at weights comes as its tensors, or as an object that has them beside their totals."""
+    tensors = look.get("tensors") if isinstance(look, dict) else look
+    return tensors if isinstance(tensors, list) else []
 
 
 def unit_view(unit: JSON) -> JSON:

@@ -13,7 +13,7 @@ export function curvePoint(point, metric) {
   const found = metric.of(point);
   if (!found) return null;
   const { lost, gained, samples } = point;
-  const paired = metric.name === "accuracy" && typeof lost === "number" && typeof gained === "number";
+  const paired = metric.paired && typeof lost === "number" && typeof gained === "number";
   const deviation = paired
     ? pairedDeviation(lost, gained, samples)
     : intervalDeviation(found.low, found.high);

@@ -30,7 +30,7 @@ function parts(store) {
     const { value, half } = readAt(points, yard, sparsity);
     const figures = [yard.change(value), metric.spread(half) || (store.hasIntervals ? metric.noSpread : "")];
     result.push(h("span", {
-      title: `${number(removed)} of ${number(unit.size)} weights; ± is the 95 % interval${metric.name === "accuracy" ? " of the drop, on the same samples" : ""}`,
+      title: `${number(removed)} of ${number(unit.size)} weights; ± is the 95 % interval${metric.paired ? " of the drop, on the same samples" : ""}`,
     },
       bold(percent(sparsity, digits)), " removed → ", bold(metric.text(value)),
       ` (${figures.filter(Boolean).join(", ")})`));

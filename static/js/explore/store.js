@@ -145,7 +145,7 @@ export class Store {
 
   /** The metrics that the page can be read in; the primary one, until another is chosen. */
   readMetrics({ metrics, metric, task }) {
-    const { list, primary } = readMetrics({ metrics, metric });
+    const { list, primary } = readMetrics({ metrics, metric, task });
     this.task = task;
     this.primary = primary;
     this.allMetrics = list;
