@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -13,13 +14,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import psutil
 import pytest
 from safetensors import SafetensorError
 from sqlalchemy import event, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.domain.cells import dataset_key
+from app.domain.errors import ChildFailed
 from app.domain.words import JobState
 from app.settings import Settings
 from app.store import queue, workers
@@ -29,12 +33,15 @@ from app.store.store import Store
 from app.store.tables import Job, Model, Worker
 from tests.integration.store.things import Things
 from tests.support.live import LiveServer, until
+from tests.support.sample import Sample
+from tests.support.walls import FakeWalls
 from worker import loop as loop_module
 from worker.context import JobContext
 from worker.failures import describe
 from worker.leftovers import Sweeper
 from worker.limits import machine_memory
 from worker.loop import WorkerLoop
+from worker.sandbox.walls import Walls
 
 
 class Scene:
@@ -45,18 +52,11 @@ class Scene:
         self.settings.make_private()
         self.store = Store.open(self.settings.database_url)
         self.store.migrate()
-        self.left: list[str] = []
         self.tasks: dict[str, Callable[[JobContext], None]] = {}
         monkeypatch.setattr(loop_module, "TASKS", self.tasks)
         monkeypatch.setattr(loop_module, "TROUBLE_SECONDS", 0.05)
-        monkeypatch.setattr(loop_module, "LEAVE_SECONDS", 0.1)
-        self.loop = WorkerLoop(
-            self.store,
-            self.settings,
-            stop_seconds=0.1,
-            start_anew=lambda: self.left.append("anew"),
-            leave=lambda: self.left.append("gone"),
-        )
+        self.walls = FakeWalls(data_dir / "children")
+        self.loop = WorkerLoop(self.store, self.settings, cast(Walls, self.walls))
         self.things = Things(self.store, self.loop.blobs)
         self.thread = threading.Thread(target=self.loop.run, daemon=True)
 
@@ -157,79 +157,109 @@ def test_a_locked_database_is_waited_for(tmp_path: Path, monkeypatch: pytest.Mon
     scene.stop()
 
 
-def test_a_task_that_takes_for_ever_is_left_behind(scene: Scene) -> None:
-    release = threading.Event()
-    scene.loop.time_limits = {"import-model": 0.3}
-    scene.tasks["import-model"] = lambda context: release.wait(20) and None
-    model = scene.things.importing_model()
-    scene.thread.start()
-    until(lambda: scene.left == ["anew"], seconds=20)
-    found = scene.job(model.job_id)
-    assert found.state == JobState.FAILED
-    assert (found.error or {})["code"] == "took-too-long"
-    assert (found.error or {})["hint"]
-    with scene.store.read() as session:
-        assert session.get(Worker, scene.loop.worker_id) is None
-    release.set()
-
-
-def test_a_cancel_reaches_a_task_that_does_not_listen(scene: Scene) -> None:
-    release, begun = threading.Event(), threading.Event()
-
-    def deaf(context: JobContext) -> None:
-        begun.set()
-        release.wait(20)
-
-    scene.tasks["import-model"] = deaf
+def test_a_cancel_reaches_a_child_at_work(scene: Scene) -> None:
+    begun = threading.Event()
+    scene.tasks["import-model"] = waiting(begun)
     model = scene.things.importing_model()
     scene.thread.start()
     assert begun.wait(10)
+    started = time.monotonic()
     with scene.store.write() as session:
         queue.request_cancel(session, model.job_id)
-    until(lambda: scene.left == ["anew"], seconds=20)
-    assert scene.job(model.job_id).state == JobState.CANCELLED
-    release.set()
+    until(lambda: scene.job(model.job_id).state == JobState.CANCELLED, seconds=20)
+    assert time.monotonic() - started < 2
+    assert scene.thread.is_alive()
 
 
-def test_a_worker_told_to_stop_hands_back_even_a_deaf_task(scene: Scene) -> None:
-    release, begun = threading.Event(), threading.Event()
-
-    def deaf(context: JobContext) -> None:
-        begun.set()
-        release.wait(20)
-
-    scene.tasks["import-model"] = deaf
+def test_a_worker_told_to_stop_hands_its_job_back(scene: Scene) -> None:
+    begun = threading.Event()
+    scene.tasks["import-model"] = waiting(begun)
     model = scene.things.importing_model()
     scene.thread.start()
     assert begun.wait(10)
     scene.loop.stopping.set()
-    until(lambda: scene.left == ["gone"], seconds=20)
+    scene.thread.join(10)
     found = scene.job(model.job_id)
     assert (found.state, found.attempt) == (JobState.QUEUED, 0)
-    release.set()
+    with scene.store.read() as session:
+        assert session.get(Worker, scene.loop.worker_id) is None
 
 
-def test_a_process_starts_anew_under_its_number_with_its_arguments(tmp_path: Path) -> None:
-    script = tmp_path / "again.py"
-    script.write_text(
-        "import os, sys, threading, time\n"
-        "from pathlib import Path\n"
-        "from worker.loop import start_anew\n"
-        "log = Path(sys.argv[1])\n"
-        "log.write_text((log.read_text() if log.exists() else '') + f'{os.getpid()} ')\n"
-        "if len(log.read_text().split()) < 2:\n"
-        "    threading.Thread(target=start_anew).start()\n"
-        "    time.sleep(30)\n"
-    )
-    log = tmp_path / "log"
-    subprocess.run(
-        [sys.executable, str(script), str(log)],
-        timeout=60,
-        check=True,
-        env=os.environ | {"PYTHONPATH": os.getcwd()},
-    )
-    first, second = log.read_text().split()
-    assert first == second
+def waiting(begun: threading.Event) -> Callable[[JobContext], None]:
+    """A task whose child works until it is stopped."""
+
+    def task(context: JobContext) -> None:
+        begun.set()
+        while True:
+            context.check()
+            time.sleep(0.05)
+
+    return task
+
+
+@pytest.mark.parametrize(
+    ("number", "attempts"),
+    [(signal.SIGKILL, 3), (signal.SIGTERM, 3), (signal.SIGSEGV, 2), (signal.SIGSYS, 1), (None, 1)],
+)
+def test_a_child_killed_is_tried_again_a_crash_once_more_and_a_fault_never(
+    scene: Scene, number: int | None, attempts: int
+) -> None:
+    tried: list[int] = []
+
+    def dying(context: JobContext) -> None:
+        tried.append(context.lease.attempt)
+        failed = ChildFailed("The computation crashed.", "Retry the job.")
+        failed.signal = number
+        raise failed
+
+    scene.tasks["import-model"] = dying
+    scene.tasks["import-dataset"] = lambda context: None
+    model, dataset = scene.things.importing_model(), scene.things.importing_dataset()
+    scene.thread.start()
+    until(lambda: scene.job(dataset.job_id).state == JobState.DONE, seconds=20)
+    found = scene.job(model.job_id)
+    assert found.state == JobState.FAILED
+    assert found.error == {
+        "code": "crashed",
+        "message": "The computation crashed.",
+        "hint": "Retry the job.",
+    }
+    assert tried == list(range(1, attempts + 1))
+
+
+def test_a_child_killed_once_does_no_harm(scene: Scene) -> None:
+    def dying_once(context: JobContext) -> None:
+        if context.lease.attempt == 1:
+            failed = ChildFailed("The computation was ended by the system.")
+            failed.signal = signal.SIGKILL
+            raise failed
+
+    scene.tasks["import-model"] = dying_once
+    model = scene.things.importing_model()
+    scene.thread.start()
+    until(lambda: scene.job(model.job_id).state == JobState.DONE, seconds=20)
+    with scene.store.read() as session:
+        assert session.get_one(Model, model.id).error is None
+
+
+def test_workers_say_how_their_children_are_locked_in(scene: Scene) -> None:
+    with scene.store.read() as session:
+        row = session.get_one(Worker, scene.loop.worker_id)
+    assert row.isolation == FakeWalls.isolation.level
+
+
+def test_a_worker_process_loads_no_torch(server: LiveServer, sample: Sample) -> None:
+    """Not when it starts, and not by what it does: only its children have it."""
+
+    def has_torch(process: psutil.Process) -> bool:
+        return "libtorch" in Path(f"/proc/{process.pid}/maps").read_text()
+
+    with server.client() as client:
+        handle = client.push_files(sample.model_path, sample.dataset_path, sparsities=[0.5])
+        handle.wait(timeout_seconds=120)
+    (worker,) = server.workers()
+    assert not has_torch(worker)
+    assert any(has_torch(child) for child in worker.children(recursive=True))
 
 
 @pytest.mark.parametrize("asked", [True, False])
@@ -258,10 +288,12 @@ def test_what_nobody_wants_any_more_is_swept_away(scene: Scene) -> None:
     dataset = scene.things.dataset()
     experiment = scene.things.experiment()
     work = scene.settings.data_dir / "work"
-    kept = [work / "datasets" / dataset.sha256, work / "experiments" / str(experiment.id)]
+    key = dataset_key(dataset.sha256, dataset.task, dataset.options)
+    kept = [work / "datasets" / key, work / "experiments" / str(experiment.id)]
     begun = scene.settings.data_dir / "cache" / "tmpnew"
     old = scene.settings.data_dir / "cache" / "tmpold"
-    lost = [work / "datasets" / ("0" * 64), work / "experiments" / "999"]
+    other = dataset_key(dataset.sha256, dataset.task, {"layout": "NHWC"})
+    lost = [work / "datasets" / other, work / "experiments" / "999", dead_childs_folder(work)]
     for folder in [*kept, *lost, begun, old]:
         folder.mkdir(parents=True)
         (folder / "file").write_bytes(b"bytes")
@@ -273,6 +305,13 @@ def test_what_nobody_wants_any_more_is_swept_away(scene: Scene) -> None:
         session.get_one(Job, experiment.job_id).state = JobState.DONE
     Sweeper(scene.store, scene.loop.blobs, scene.settings.data_dir).sweep()
     assert not kept[1].exists()
+
+
+def dead_childs_folder(work: Path) -> Path:
+    """As walls name those of a worker that is no more."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    return work / "inside" / f"{gone.pid}-1-0000abcd"
 
 
 @pytest.mark.parametrize(

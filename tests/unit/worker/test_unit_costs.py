@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from app.domain.prediction import UnitFacts, plan_costs
 from tests.unit.engine.exports import export
 from worker.engine.formats.pt2 import load_model
-from worker.tasks.import_model import describe_units
+from worker.inside.description import describe_units
 
 
 class Tied(nn.Module):
