@@ -27,15 +27,19 @@ def wilson(correct: int, samples: int, confidence: float = DEFAULT_CONFIDENCE) -
     """
     if not 0 <= correct <= samples:
         raise ValueError(f"{correct} correct of {samples}")
-    if samples == 0:
+    return wilson_share(correct / samples if samples else 0.0, samples, confidence)
+
+
+def wilson_share(share: float, size: float, confidence: float = DEFAULT_CONFIDENCE) -> Interval:
+    """Wilson's interval for a share of `size` samples, which need not be a whole number."""
+    if size == 0:
         return Interval(0.0, 1.0)
     z = normal_quantile(confidence)
-    p = correct / samples
-    denominator = 1 + z * z / samples
-    centre = (p + z * z / (2 * samples)) / denominator
-    half = z / denominator * math.sqrt(p * (1 - p) / samples + z * z / (4 * samples * samples))
-    low = 0.0 if correct == 0 else max(0.0, centre - half)
-    high = 1.0 if correct == samples else min(1.0, centre + half)
+    denominator = 1 + z * z / size
+    centre = (share + z * z / (2 * size)) / denominator
+    half = z / denominator * math.sqrt(share * (1 - share) / size + z * z / (4 * size * size))
+    low = 0.0 if share == 0 else max(0.0, centre - half)
+    high = 1.0 if share == 1 else min(1.0, centre + half)
     return Interval(low, high)
 
 

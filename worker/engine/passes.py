@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worker.engine.evaluation import Tally, class_logits
+from worker.engine.objectives import Objective, Tally
 from worker.engine.pulse import Pulse
 from worker.engine.steps import Registers
 from worker.engine.suffix import Flow, Instruction, Suffix, execute
@@ -25,15 +25,18 @@ FIRST_PREFIX_SHARE = 0.25
 """The same for the first pass, whose points people are waiting for."""
 FIRST_SECONDS, PASS_SECONDS = 1.0, 4.0
 _ROW_ELEMENTS = 2**20
+_TALLY_BYTES = 128 * 2**20
 _CHUNK_SECONDS = 0.1
 
 
-def pass_length(costs: Sequence[float], prefix: float, position: int) -> int:
+def pass_length(costs: Sequence[float], prefix: float, position: int, row_bytes: int = 0) -> int:
     """How many of the next cells belong to a pass.
 
     `costs` are the estimated seconds of the cells in their order, `prefix` those of the dense
-    prefix, `position` the number of passes so far. Passes start short and grow.
+    prefix, `position` the number of passes so far. Passes start short and grow. `row_bytes` is what
+    the figures of one cell take until the pass ends.
     """
+    costs = costs[: max(1, _TALLY_BYTES // max(1, row_bytes))]
     share = FIRST_PREFIX_SHARE if position == 0 else PREFIX_SHARE
     target = min(PASS_SECONDS, FIRST_SECONDS * 2**position)
     budget = max(target, prefix * (1 - share) / share)
@@ -77,10 +80,11 @@ class Job:
     chunks: tuple[tuple[Instruction, ...], ...]
     counts: tuple[int, ...]
     cost: float
+    objective: Objective
     tally: Tally = field(init=False)
 
     def __post_init__(self) -> None:
-        self.tally = Tally(len(self.counts))
+        self.tally = self.objective.tally(len(self.counts))
 
 
 class Pass:
@@ -121,8 +125,8 @@ class Pass:
     ) -> None:
         """Add one batch to every job's tally.
 
-        `dense` are the dense network's classes [batch]; `batch_share` is the batch's part of the
-        split, for progress. Weights have their old bits back whatever happens.
+        `dense` are the dense network's answers [batch, ...]; `batch_share` is the batch's part of
+        the split, for progress. Weights have their old bits back whatever happens.
         """
         flow = self._flow
         registers = flow.registers()
@@ -170,7 +174,7 @@ class Pass:
                 for chunk in job.chunks:
                     execute(chunk, scratch)
                     pulse.beat()
-                rows.append(class_logits(scratch[output], labels))
+                rows.append(job.objective.outputs(scratch[output], labels))
                 scratch[output] = None
                 elements += rows[-1].numel()
                 if elements >= _ROW_ELEMENTS:

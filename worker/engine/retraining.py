@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from app.domain.errors import InvalidInput, Stopped, TrainingDiverged
-from worker.engine.evaluation import class_logits, evaluate, require_samples
+from app.domain.estimates import Known, Share
+from app.domain.metrics import Metric, primary
+from worker.engine.batches import require_samples
+from worker.engine.evaluation import evaluate
 from worker.engine.formats.checkpoints import copy_state
 from worker.engine.formats.splits import Split, shuffled
 from worker.engine.graph import CanonicalModel
@@ -27,6 +29,7 @@ from worker.engine.learning_rate import (
     weight_change,
 )
 from worker.engine.masks import MaskSet
+from worker.engine.objectives import Evaluation, objective_for
 from worker.engine.train_state import TrainState, distinct, put_back
 
 MOMENTUM = 0.9
@@ -51,19 +54,26 @@ class RetrainSettings:
 class EpochResult:
     """One row of the trajectory. Epoch 0 is the pruned network before any training.
 
-    `step` counts pruning steps (0: one-shot). `train_loss` is the mean over the epoch's samples in
-    nats, None for epoch 0; `tune_loss` None when it isn't finite; `learning_rate` the mean over the
-    epoch's optimiser steps.
+    `step` counts pruning steps (0: one-shot). `train_loss` is the objective's loss, the mean over
+    the epoch's samples, None for epoch 0; `tune_loss` None when it isn't finite; `tune_accuracy`
+    None for regression; `learning_rate` the mean over the epoch's optimiser steps. `tune` is all of
+    the evaluation as `Evaluation.as_json` gives it.
     """
 
     step: int
     epoch: int
     sparsity: float
     train_loss: float | None
-    tune_accuracy: float
+    tune_accuracy: float | None
     tune_loss: float | None
     tune_samples: int
     learning_rate: float
+    tune: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def tune_metrics(self) -> dict[str, dict[str, float | None]]:
+        """`{"value", "low", "high"}` of every metric on `tune`, by name."""
+        return self.tune["metrics"]
 
 
 @dataclass(frozen=True)
@@ -90,11 +100,12 @@ def retrain(
 ) -> RetrainResult:
     """Prunes the dense `model` with `masks` and trains it on `train`, judged on `tune`.
 
-    SGD with Nesterov momentum 0.9, weight decay 1e-4 on matrices and kernels, cross-entropy, 10 %
-    warm-up then linear to zero. Masks are applied again after every optimiser step, since momentum
-    revives zeros. Pass the dense weights, anew for each run: the model is changed in place, and is
-    left with the best epoch's weights. Best is the highest tune accuracy, then the lower loss, then
-    the earlier epoch; epoch 0 counts.
+    SGD with Nesterov momentum 0.9, weight decay 1e-4 on matrices and kernels, the loss of the
+    objective, 10 % warm-up then linear to zero. Masks are applied again after every optimiser step,
+    since momentum revives zeros. Pass the dense weights, anew for each run: the model is changed in
+    place, and is left with the best epoch's weights. Best is the best primary metric on tune
+    (accuracy, mean squared error, perplexity), then the lower loss, then the earlier epoch; epoch 0
+    counts.
 
     The state is saved to `save_to` after every epoch. If `resume_from` is there, training goes on
     from it and ends with bit for bit the same result as without the break (same machine, same
@@ -140,6 +151,9 @@ class _Run:
         self.model, self.masks, self.tune, self.settings = model, masks, tune, settings
         self.train = train.cast([spec.dtype for spec in model.inputs])
         self.should_stop = should_stop
+        self.objective = objective_for(model, train)
+        self.judge = objective_for(model, tune)
+        self.metric = primary(self.judge.kind)
         self.batch_size = model.fixed_batch or settings.batch_size
         self.state = model.state_dict()
         self.parameters = {
@@ -226,7 +240,7 @@ class _Run:
         self.epoch = saved.progress["epoch"]
         self.peak = saved.progress["peak"]
         self.best_epoch = saved.progress["best_epoch"]
-        self.history = [EpochResult(**result) for result in saved.progress["history"]]
+        self.history = [_epoch(result) for result in saved.progress["history"]]
 
     def _step(self, rows: np.ndarray, rate: float) -> float:
         """One optimiser step; gives the loss before it. One that is not finite changes nothing."""
@@ -235,8 +249,7 @@ class _Run:
                 "The retraining was stopped.", "Start it again to go on after its last epoch."
             )
         inputs, labels = self.train.gather(rows)
-        logits = class_logits(self._output(inputs), labels)
-        loss = functional.cross_entropy(logits.float(), labels)
+        loss = self.objective.loss(self.objective.outputs(self._output(inputs), labels), labels)
         value = loss.item()
         if not math.isfinite(value):
             return value
@@ -269,13 +282,16 @@ class _Run:
         batches = self._batches_for_ever()
         torch.manual_seed(seeded(self.settings.seed, 0))
         self.model.train_mode(True)
-        highest = range_test(lambda _, rate: self._step(next(batches), rate))
+        unit = 1 / self.objective.steepness
+        highest = range_test(lambda _, rate: self._step(next(batches), rate * unit)) * unit
         put_back(self.state, kept)
         self.optimizer = self._new_optimizer()
         return highest
 
     def _record(self, train_loss: float | None, rate: float) -> EpochResult:
-        figures = evaluate(self.model, self.tune, should_stop=self.should_stop)
+        figures = evaluate(
+            self.model, self.tune, objective=self.judge, should_stop=self.should_stop
+        )
         result = EpochResult(
             step=0,
             epoch=self.epoch,
@@ -285,9 +301,10 @@ class _Run:
             tune_loss=figures.loss,
             tune_samples=figures.samples,
             learning_rate=rate,
+            tune=figures.as_json(),
         )
         self.history.append(result)
-        best = max(self.history, key=_merit)
+        best = max(self.history, key=lambda result: _merit(result, self.metric))
         if best is result:
             self.best_epoch = self.epoch
             self.best = {key: tensor.clone() for key, tensor in self._distinct().items()}
@@ -348,9 +365,23 @@ class _Run:
         return digest.hexdigest()
 
 
-def _merit(result: EpochResult) -> tuple[float, float, int]:
+def _merit(result: EpochResult, metric: Metric) -> tuple[float, float, int]:
     loss = math.inf if result.tune_loss is None else result.tune_loss
-    return result.tune_accuracy, -loss, -result.epoch
+    value = result.tune_metrics[metric.name]["value"]
+    if value is None:
+        return -math.inf, -loss, -result.epoch
+    return value if metric.higher_is_better else -value, -loss, -result.epoch
+
+
+def _epoch(saved: dict[str, Any]) -> EpochResult:
+    """An epoch as it was saved; states of before there were other metrics have accuracy alone."""
+    if "tune" not in saved:
+        samples = saved["tune_samples"]
+        correct = round(saved["tune_accuracy"] * samples)
+        estimates = {"accuracy": Share(correct, samples), "loss": Known(saved["tune_loss"])}
+        evaluation = Evaluation(samples, correct, saved["tune_loss"], estimates=estimates)
+        saved = saved | {"tune": evaluation.as_json()}
+    return EpochResult(**saved)
 
 
 def _check(settings: RetrainSettings, train: Split, tune: Split) -> None:

@@ -13,25 +13,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from app.domain.levels import LEVEL_SCALE, coarse_to_fine, removed_count, to_level, to_sparsity
 from worker.engine.allocator import keep_freed_memory
-from worker.engine.criteria import get_criterion
-from worker.engine.evaluation import (
-    Evaluation,
-    Predictions,
-    Tally,
+from worker.engine.batches import (
     batch_bounds,
-    class_logits,
     default_batch_size,
     evaluating,
     load_batch,
     require_samples,
 )
+from worker.engine.criteria import get_criterion
+from worker.engine.evaluation import paired_with_itself
 from worker.engine.masks import removal_rank, require_prunable, unit_order
+from worker.engine.objectives import Evaluation, Objective, Predictions, objective_for
 from worker.engine.passes import Job, Pass, in_chunks, pass_length
 from worker.engine.pulse import Pulse
 from worker.engine.suffix import Flow, Suffix
@@ -102,6 +99,7 @@ class SensitivityEngine:
         self._suffixes: dict[str, Suffix] = {}
         self._costs: dict[str, float] = {}
         self._flow: Flow | None = None
+        self._objective: Objective | None = None
         self._dense: Predictions | None = None
         self._seconds: list[float] = []
         self._overhead = 0.0
@@ -121,16 +119,24 @@ class SensitivityEngine:
             for level in levels
         ]
 
+    @property
+    def objective(self) -> Objective:
+        """What the network is judged by, found out once. Raises InputMismatch."""
+        if self._objective is None:
+            with self._running():
+                self._objective = objective_for(self._model, self._split)
+        return self._objective
+
     def baseline(self, should_stop: Callable[[], bool] | None = None) -> Evaluation:
         """The dense network's figures (no flips). Measured once, then remembered.
 
-        Raises Stopped when `should_stop()` turns true, InputMismatch when the outputs are not
-        logits of the split's classes.
+        Raises Stopped when `should_stop()` turns true, InputMismatch when outputs and labels don't
+        belong together.
         """
         return self.predictions(should_stop).evaluation
 
     def predictions(self, should_stop: Callable[[], bool] | None = None) -> Predictions:
-        """The dense network's classes and figures, as `baseline`."""
+        """The dense network's answers and figures, as `baseline`."""
         if self._dense is None:
             with self._running():
                 self._dense = self._measure_dense(Pulse(should_stop))
@@ -166,7 +172,9 @@ class SensitivityEngine:
         prefix = sum(self._seconds)
         position, pace, at = 0, 1.0, 0
         while at < len(waiting):
-            length = pass_length([c * pace for c in costs[at:]], prefix * pace, position)
+            length = pass_length(
+                [c * pace for c in costs[at:]], prefix * pace, position, self.objective.row_bytes
+            )
             chosen = waiting[at : at + length]
             started = time.perf_counter()
             with self._running():
@@ -205,6 +213,7 @@ class SensitivityEngine:
                 chunks=in_chunks(self._suffix(key[0]), per_batch),
                 counts=tuple(sorted(counts)),
                 cost=self._cost(key[0]),
+                objective=self.objective,
             )
             for key, counts in wanted.items()
         }
@@ -230,8 +239,9 @@ class SensitivityEngine:
             drop.setdefault(at, []).append(source)
         seconds = [0.0] * flow.count
         overhead = 0.0
-        classes = np.empty(self._samples, dtype=np.int64)
-        tally = Tally(1)
+        objective = self.objective
+        classes = objective.answers(self._samples)
+        tally = objective.tally(1)
         for start, stop in self._bounds:
             inputs, labels = load_batch(self._model, self._split, start, stop)
             registers = flow.registers()
@@ -246,8 +256,8 @@ class SensitivityEngine:
                 seconds[at] += time.perf_counter() - began
                 pulse.beat()
             began = time.perf_counter()
-            logits = class_logits(registers[flow.output], labels)
-            classes[start:stop] = tally.add(logits.unsqueeze(0), labels, None)[0]
+            outputs = objective.outputs(registers[flow.output], labels)
+            classes[start:stop] = tally.add(outputs.unsqueeze(0), labels, None)[0]
             overhead += time.perf_counter() - began
             if start == 0 and stop < self._samples:
                 # The first batch pays for kernels being set up; the others say what is usual.
@@ -255,10 +265,7 @@ class SensitivityEngine:
         measured = self._samples - (self.batch_size if len(self._bounds) > 1 else 0)
         self._seconds = [spent * self._samples / measured for spent in seconds]
         self._overhead = overhead * self._samples / measured
-        figures = tally.evaluation(0)
-        return Predictions(
-            classes, Evaluation(figures.samples, figures.correct, figures.loss, 0, 0, 0)
-        )
+        return Predictions(classes, paired_with_itself(tally.evaluation(0)))
 
     def _compiled(self) -> Flow:
         if self._flow is None:

@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 
 from app.domain.errors import InvalidFile
 from worker.engine.aliasing import protect_sources, shared_memory, storage_of, tensors_in
-from worker.engine.evaluation import first_tensor
+from worker.engine.objectives.base import first_tensor
 from worker.engine.steps import Registers, Step, attribute, compile_step
 
 Instruction = tuple[Step, int, tuple[int, ...]]

@@ -138,5 +138,5 @@ def test_what_can_not_be_evaluated_is_refused_in_words() -> None:
     model = BY_NAME["perceptron"].model()
     with pytest.raises(InvalidInput, match="no samples"):
         evaluate(model, make_split([(12,)], 0, 5))
-    with pytest.raises(InputMismatch, match="5 classes"):
+    with pytest.raises(InputMismatch, match="5 outputs"):
         evaluate(model, make_split([(12,)], 40, 9))

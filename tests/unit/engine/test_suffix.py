@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 from tests.unit.engine.architectures import ARCHITECTURES, Architecture
 from tests.unit.engine.traced import TracedModel, make_split, plain_units
 from worker.engine.evaluation import Predictions, first_tensor
+from worker.engine.objectives import SingleLabel
 from worker.engine.passes import Job, Pass
 from worker.engine.pulse import Pulse
 from worker.engine.sensitivity import Cell, SensitivityEngine
@@ -136,7 +137,8 @@ def test_every_sample_has_the_naive_logits(architecture: Architecture) -> None:
     for unit in plain_units(model):
         weight = model.module.get_parameter(unit.id).detach()
         rank = torch.arange(weight.numel()).reshape(weight.shape)
-        job = Job(weight, rank, flow.suffix(weight), (), (unit.size // 2,), 1.0)
+        objective = SingleLabel(architecture.classes)
+        job = Job(weight, rank, flow.suffix(weight), (), (unit.size // 2,), 1.0, objective)
         job.chunks = (job.suffix.instructions,)
         job.tally.add = lambda logits, *_: taken.append(logits.clone())  # type: ignore[method-assign]
         with torch.inference_mode():

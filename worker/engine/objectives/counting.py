@@ -1,0 +1,86 @@
+"""Counts that several kinds share: hits among the best five, F1, ratios over samples."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from app.domain.estimates import ratio_error
+
+TOP = 5
+
+
+class Ratios:
+    """sum(y) / sum(m) over samples with y and m each, for several networks (rows)."""
+
+    def __init__(self, rows: int) -> None:
+        self.top = np.zeros(rows)
+        self.bottom = np.zeros(rows)
+        self.clusters = np.zeros(rows, dtype=np.int64)
+        self._products = np.zeros((3, rows))
+
+    def add(self, row: Any, top: np.ndarray, bottom: np.ndarray) -> None:
+        """Add samples of one row (y and m [batch]) or of a slice of rows (y [rows, batch])."""
+        with np.errstate(all="ignore"):
+            self.top[row] += top.sum(axis=-1)
+            self._products[0, row] += (top * top).sum(axis=-1)
+            self._products[1, row] += (top * bottom).sum(axis=-1)
+        self.bottom[row] += bottom.sum()
+        self._products[2, row] += (bottom * bottom).sum()
+        self.clusters[row] += np.count_nonzero(bottom)
+
+    def value(self, row: int) -> float | None:
+        """The ratio; None when it is undefined or not finite."""
+        if not self.bottom[row]:
+            return None
+        found = float(self.top[row]) / float(self.bottom[row])
+        return found if math.isfinite(found) else None
+
+    def error(self, row: int) -> float | None:
+        """Its standard error, samples being independent."""
+        squares, cross, squared = (float(each) for each in self._products[:, row])
+        return ratio_error(
+            float(self.top[row]),
+            float(self.bottom[row]),
+            squares,
+            cross,
+            squared,
+            int(self.clusters[row]),
+        )
+
+
+def top_hits(
+    flat: Tensor, targets: Tensor, undecided: Tensor | None = None, size: int = TOP
+) -> Tensor:
+    """Is the target [n] among the `size` highest of its row of `flat` [n, classes]? bool [n].
+
+    Of equal outputs the first ones are higher, as argmax has it. `undecided` rows are no hits.
+    """
+    true = flat.gather(1, targets[:, None])
+    hits = (flat >= true).sum(1) <= size
+    rest = (~hits).nonzero().squeeze(1)
+    if len(rest):
+        # Outputs equal to the target's count only when they stand before it.
+        values, mark = flat[rest], true[rest]
+        earlier = torch.arange(flat.shape[1]) < targets[rest, None]
+        hits[rest] = ((values > mark) | ((values == mark) & earlier)).sum(1) < size
+    if undecided is not None:
+        hits &= ~undecided
+    return hits
+
+
+def macro_f1(right: np.ndarray, said: np.ndarray, support: np.ndarray) -> float | None:
+    """The mean of 2 right / (said + support) over the classes that occur or are said.
+
+    Counts by class: answers that say it rightly, answers that say it, labels that have it. None
+    when there is no such class. (As torchmetrics' MulticlassF1Score with average="macro".)
+    """
+    whole = said + support
+    there = whole > 0
+    if not there.any():
+        return None
+    return float((2 * right[there] / whole[there]).mean())

@@ -1,0 +1,163 @@
+"""Any number of yes/no labels a sample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from app.domain.errors import InputMismatch
+from app.domain.estimates import ClusteredShare, Known, Mean, Share
+from app.domain.metrics import Kind
+from worker.engine.objectives.areas import BINS, MOST_SCORES, area, bins_of
+from worker.engine.objectives.base import UNDECIDED, Evaluation, first_tensor, room
+from worker.engine.objectives.counting import Ratios
+
+_CLOSEST = 1e-7
+
+
+@dataclass(frozen=True)
+class MultiLabel:
+    """One logit a label [batch, labels] against zeros and ones; binary cross-entropy.
+
+    Yes when the logit is above 0 (the probability above one half). `probabilities`: the network
+    ends in a sigmoid, whose outputs are turned back into logits, at least 1e-7 from 0 and 1.
+    """
+
+    labels: int
+    probabilities: bool = False
+    kind: Kind = Kind.MULTI_LABEL
+    steepness: float = 1.0
+
+    @property
+    def row_bytes(self) -> int:
+        bins = BINS if self.labels <= MOST_SCORES else 0
+        return 8 * (16 + self.labels * (2 + bins))
+
+    def outputs(self, output: Any, labels: Tensor) -> Tensor:
+        found = first_tensor(output)
+        count = labels.shape[0]
+        if found is None or tuple(found.shape[1:]) != (self.labels,) or found.shape[0] < count:
+            shape = "no tensor" if found is None else f"shape {tuple(found.shape)}"
+            raise InputMismatch(
+                f"The model's output has {shape}; (batch, {self.labels}) was expected.",
+                "Export the network so that its first output is one logit for each label.",
+            )
+        found = found[:count]
+        return torch.logit(found, _CLOSEST) if self.probabilities else found
+
+    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        return functional.binary_cross_entropy_with_logits(outputs.float(), labels.float())
+
+    def tally(self, rows: int) -> LabelTally:
+        return LabelTally(rows, self.labels)
+
+    def answers(self, samples: int) -> np.ndarray:
+        return room((samples, self.labels), np.int8)
+
+
+class LabelTally:
+    """Sums over samples and labels; the tally of MultiLabel.
+
+    A share of labels has an interval by the ratio estimator over samples, since the labels of one
+    sample are no independent draws; "all labels right" has Wilson's. Macro F1 and AUROC have none.
+    Macro F1 is torchmetrics' MultilabelF1Score: a label that is never there and never said counts
+    as 0.
+    """
+
+    def __init__(self, rows: int, labels: int) -> None:
+        self._labels = labels
+        self._samples = np.zeros(rows, dtype=np.int64)
+        self._loss, self._right = Ratios(rows), Ratios(rows)
+        self._exact = np.zeros(rows, dtype=np.int64)
+        self._changes = np.zeros((3, rows), dtype=np.int64)
+        self._paired = True
+        self._undecided = np.zeros(rows, dtype=bool)
+        self._said = np.zeros((rows, 2, labels), dtype=np.int64)
+        self._support = np.zeros(labels, dtype=np.int64)
+        scores = labels if labels <= MOST_SCORES else 0
+        self._scores = torch.zeros(rows * 2 * scores * BINS, dtype=torch.int32)
+
+    def add(
+        self, outputs: Tensor, labels: Tensor, dense: np.ndarray | None, first: int = 0
+    ) -> np.ndarray:
+        rows, batch, width = outputs.shape
+        own = slice(first, first + rows)
+        goals = labels.double().expand(rows, batch, width)
+        values = outputs.double()
+        losses = functional.binary_cross_entropy_with_logits(values, goals, reduction="none")
+        said = (outputs > 0).to(torch.int8)
+        undecided = outputs.isnan()
+        if bool(undecided.any()):
+            said[undecided] = UNDECIDED
+            self._undecided[own] |= undecided.numpy().any(axis=(1, 2))
+        predicted = said.numpy()
+        truth = labels.numpy().astype(np.int8)
+        right = predicted == truth
+        counts = np.full(batch, width, dtype=np.int64)
+        with np.errstate(all="ignore"):
+            self._loss.add(own, losses.numpy().sum(axis=2), counts)
+        each = right.sum(axis=2)
+        self._right.add(own, each, counts)
+        self._exact[own] += (each == width).sum(axis=1)
+        self._samples[own] += batch
+        self._said[own, 0] += (predicted == 1).sum(axis=1)
+        self._said[own, 1] += (right & (truth == 1)).sum(axis=1)
+        if first == 0:
+            self._support += truth.sum(axis=0, dtype=np.int64)
+        if dense is None:
+            self._paired = False
+        else:
+            was_right = dense == truth
+            self._changes[0, own] += (predicted != dense).sum(axis=(1, 2))
+            self._changes[1, own] += (was_right & ~right).sum(axis=(1, 2))
+            self._changes[2, own] += (right & ~was_right).sum(axis=(1, 2))
+        if self._scores.numel():
+            self._count_scores(outputs, labels, first)
+        return predicted
+
+    def _count_scores(self, outputs: Tensor, labels: Tensor, first: int) -> None:
+        rows, _, width = outputs.shape
+        places = bins_of(torch.sigmoid(outputs.float()))
+        starts = torch.arange(first * width, (first + rows) * width).view(rows, 1, width) * 2
+        places = places + (starts + labels.long()) * BINS
+        flat = places.reshape(-1)
+        self._scores.scatter_add_(0, flat, torch.ones(len(flat), dtype=torch.int32))
+
+    def evaluation(self, row: int) -> Evaluation:
+        samples = int(self._samples[row])
+        answers, correct = int(self._right.bottom[row]), int(self._right.top[row])
+        flips, lost, gained = (int(count) for count in self._changes[:, row])
+        said, right = self._said[row]
+        whole = said + self._support
+        f1 = float((2 * right / np.maximum(whole, 1)).mean())
+        loss = Mean(self._loss.value(row), self._loss.error(row), 0.0)
+        return Evaluation(
+            samples=samples,
+            correct=correct,
+            loss=loss.value,
+            flips=flips if self._paired else None,
+            lost=lost if self._paired else None,
+            gained=gained if self._paired else None,
+            answers=answers,
+            kind=Kind.MULTI_LABEL,
+            estimates={
+                "accuracy": ClusteredShare(correct, answers, samples, self._right.error(row)),
+                "exact_match": Share(int(self._exact[row]), samples),
+                "macro_f1": Known(f1),
+                "auroc": Known(self._area(row)),
+                "loss": loss,
+            },
+        )
+
+    def _area(self, row: int) -> float | None:
+        if not self._scores.numel() or self._undecided[row]:
+            return None
+        size = self._labels * 2 * BINS
+        own = self._scores[row * size : (row + 1) * size].numpy().reshape(-1, 2, BINS)
+        areas = area(own[:, 1], own[:, 0])
+        return None if areas is None else float(areas.mean())

@@ -1,0 +1,182 @@
+"""One class a sample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from app.domain.errors import InputMismatch
+from app.domain.estimates import UNDEFINED, Estimate, Known, Mean, Share, mean_error
+from app.domain.metrics import Kind
+from worker.engine.objectives.areas import BINS, MOST_SCORES, area, bins_of
+from worker.engine.objectives.base import UNDECIDED, Evaluation, first_tensor
+from worker.engine.objectives.counting import TOP, macro_f1, top_hits
+
+
+@dataclass(frozen=True)
+class SingleLabel:
+    """Logits [batch, classes] against labels [batch]; cross-entropy; argmax, first of equals."""
+
+    classes: int
+    kind: Kind = Kind.SINGLE_LABEL
+    steepness: float = 1.0
+
+    @property
+    def row_bytes(self) -> int:
+        bins = BINS if self.classes <= MOST_SCORES else 0
+        return 8 * (8 + self.classes * (2 + bins))
+
+    def outputs(self, output: Any, labels: Tensor) -> Tensor:
+        logits = first_tensor(output)
+        count = labels.shape[0]
+        if logits is None or logits.dim() != 2 or logits.shape[0] < count:
+            shape = "no tensor" if logits is None else f"shape {tuple(logits.shape)}"
+            raise InputMismatch(
+                f"The model's output has {shape}; classification needs [batch, classes].",
+                "Export the network so that its first output is one row of logits a sample.",
+            )
+        return logits[:count]
+
+    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        return functional.cross_entropy(outputs.float(), labels)
+
+    def tally(self, rows: int) -> ClassTally:
+        return ClassTally(rows, self.classes)
+
+    def answers(self, samples: int) -> np.ndarray:
+        return np.empty(samples, dtype=np.int64)
+
+
+class ClassTally:
+    """Sums over samples; the tally of SingleLabel.
+
+    Macro F1 and AUROC have no interval: the classes of one network are judged on the same samples,
+    and no simple formula for their mean holds for few samples a class.
+    """
+
+    def __init__(self, rows: int, classes: int) -> None:
+        self._classes = classes
+        self._samples = np.zeros(rows, dtype=np.int64)
+        self._loss = np.zeros((2, rows))
+        self._counts = np.zeros((4, rows), dtype=np.int64)
+        self._paired = True
+        self._undecided = np.zeros(rows, dtype=bool)
+        self._top = np.zeros(rows, dtype=np.int64) if classes >= TOP else None
+        self._support = np.zeros(classes, dtype=np.int64)
+        # wrong and right by the class that was said; one more place for UNDECIDED
+        self._said = np.zeros((rows, 2, classes + 1), dtype=np.int64)
+        scores = classes if 1 < classes <= MOST_SCORES else 0
+        self._scores = torch.zeros(rows * scores * BINS, dtype=torch.int32)
+        self._true_scores = torch.zeros(rows * scores * BINS, dtype=torch.int32)
+
+    def add(
+        self, outputs: Tensor, labels: Tensor, dense: np.ndarray | None, first: int = 0
+    ) -> np.ndarray:
+        rows, batch, width = outputs.shape
+        own = slice(first, first + rows)
+        flat = outputs.reshape(rows * batch, width)
+        targets = labels.repeat(rows)
+        logs = torch.log_softmax(flat.double(), 1)
+        # What cross_entropy computes, with the logs kept.
+        losses = -logs.gather(1, targets[:, None]).squeeze(1)
+        classes = flat.argmax(1)
+        finite = bool(torch.isfinite(losses).all())
+        undecided = None
+        if not finite:
+            undecided = flat.isnan().any(1)
+            classes[undecided] = UNDECIDED
+            self._undecided[own] |= undecided.numpy().reshape(rows, batch).any(axis=1)
+        predicted = classes.numpy().reshape(rows, batch)
+        with np.errstate(all="ignore"):
+            each = losses.numpy().reshape(rows, batch)
+            self._loss[0, own] += each.sum(axis=1)
+            self._loss[1, own] += np.einsum("rb,rb->r", each, each)
+        self._samples[own] += batch
+        truth = labels.numpy()
+        right = predicted == truth
+        self._counts[0, own] += right.sum(axis=1)
+        if dense is None:
+            self._paired = False
+        else:
+            was_right = dense == truth
+            self._counts[1, own] += (predicted != dense).sum(axis=1)
+            self._counts[2, own] += (was_right & ~right).sum(axis=1)
+            self._counts[3, own] += (right & ~was_right).sum(axis=1)
+        if first == 0:
+            self._support += np.bincount(truth, minlength=width)
+        self._count_said(predicted, right, own)
+        if self._top is not None:
+            hits = top_hits(flat, targets, undecided).numpy()
+            self._top[own] += hits.reshape(rows, batch).sum(axis=1)
+        if self._scores.numel():
+            self._count_scores(logs.float().exp_(), targets, first, rows, batch)
+        return predicted
+
+    def _count_said(self, predicted: np.ndarray, right: np.ndarray, own: slice) -> None:
+        rows = len(predicted)
+        width = self._classes + 1
+        place = predicted + width * right
+        place += (np.arange(rows) * (2 * width))[:, None]
+        place[predicted == UNDECIDED] += width
+        counted = np.bincount(place.reshape(-1), minlength=rows * 2 * width)
+        self._said[own] += counted.reshape(rows, 2, width)
+
+    def _count_scores(
+        self, probabilities: Tensor, targets: Tensor, first: int, rows: int, batch: int
+    ) -> None:
+        classes = self._classes
+        place = bins_of(probabilities).view(rows, batch, classes)
+        starts = torch.arange(first * classes, (first + rows) * classes) * BINS
+        places = place + starts.view(rows, 1, classes)
+        flat = places.view(-1)
+        self._scores.scatter_add_(0, flat, _ones(flat.numel()))
+        true = places.view(rows * batch, classes).gather(1, targets[:, None]).squeeze(1)
+        self._true_scores.scatter_add_(0, true, _ones(true.numel()))
+
+    def evaluation(self, row: int) -> Evaluation:
+        correct, flips, lost, gained = (int(count) for count in self._counts[:, row])
+        samples = int(self._samples[row])
+        total, squares = (float(each) for each in self._loss[:, row])
+        loss = total / samples if samples else 0.0
+        loss = loss if np.isfinite(loss) else None
+        return Evaluation(
+            samples=samples,
+            correct=correct,
+            loss=loss,
+            flips=flips if self._paired else None,
+            lost=lost if self._paired else None,
+            gained=gained if self._paired else None,
+            estimates=self._estimates(row, correct, samples)
+            | {"loss": Mean(loss, mean_error(total, squares, samples), 0.0)},
+        )
+
+    def _estimates(self, row: int, correct: int, samples: int) -> dict[str, Estimate]:
+        wrong, right = self._said[row, :, : self._classes]
+        return {
+            "accuracy": Share(correct, samples),
+            "top5": UNDEFINED if self._top is None else Share(int(self._top[row]), samples),
+            "macro_f1": Known(macro_f1(right, right + wrong, self._support)),
+            "auroc": Known(self._area(row)),
+        }
+
+    def _area(self, row: int) -> float | None:
+        if not self._scores.numel() or self._undecided[row]:
+            return None
+        size = self._classes * BINS
+        own = slice(row * size, (row + 1) * size)
+        every = self._scores[own].numpy().reshape(-1, BINS)
+        positives = self._true_scores[own].numpy().reshape(-1, BINS)
+        areas = area(positives, every - positives)
+        return None if areas is None else float(areas.mean())
+
+
+_ONES = torch.ones(2**16, dtype=torch.int32)
+
+
+def _ones(count: int) -> Tensor:
+    return _ONES[:count] if count <= len(_ONES) else torch.ones(count, dtype=torch.int32)
