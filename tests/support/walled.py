@@ -78,6 +78,7 @@ class Walled:
         """The next job starts as if nothing had happened, and nothing is left of the last one."""
         (arena,) = self.arenas.iterdir()
         assert list(arena.iterdir()) == []
+        self.walls.warm_up()
         assert self.processes() == self.processes_at_rest, "a process was left behind"
         with self.run("echo", {"messages": 2}) as result:
             assert result.value["arguments"] == {"messages": 2}

@@ -126,7 +126,7 @@ def take_file(folder: Path | Folder, name: str, to: Path, max_bytes: int) -> Pat
             opened = os.open(name, flags, dir_fd=place)
         except OSError as error:
             raise _refused(name, _why(error)) from None
-        with os.fdopen(opened, "rb", closefd=True) as file:
+        try:
             found = os.fstat(opened)
             if not stat.S_ISREG(found.st_mode):
                 raise _refused(name, "it is not a regular file")
@@ -138,9 +138,11 @@ def take_file(folder: Path | Folder, name: str, to: Path, max_bytes: int) -> Pat
             if settled and _moved(name, place, to):
                 os.chmod(to, 0o600)
                 return to
-            _copy(file.fileno(), to, max_bytes, name)
+            _copy(opened, to, max_bytes, name)
             with suppress(OSError):
                 os.unlink(name, dir_fd=place)
+        finally:
+            os.close(opened)
     finally:
         os.close(place)
     return to

@@ -144,13 +144,19 @@ class Keeper:
         return not self._ended and self._thread.is_alive()
 
     def end(self) -> None:
+        """End the process. Whoever waits for it, in another thread too, hears ZygoteGone."""
         with self._lock:
             self._ended = True
             if self.process is not None and self.process.poll() is None:
                 with suppress(OSError):
                     self.process.kill()
-        self.control.close()
+        with suppress(OSError):
+            self.control.shutdown(socket.SHUT_RDWR)
         self._thread.join(KILL_SECONDS)
+
+    def release(self) -> None:
+        """After `end`, when nobody waits any more."""
+        self.control.close()
 
 
 def environment() -> dict[str, str]:

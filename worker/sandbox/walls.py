@@ -8,7 +8,6 @@ import signal
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +25,7 @@ __all__ = ["Folder", "Limits", "Result", "Walls", "take_file"]
 
 RECIPES = "worker.inside"
 MAX_FILES = 100
+CLOSE_SECONDS = 5.0
 
 
 @dataclass
@@ -159,6 +159,7 @@ class Walls:
                 raise ChildFailed("These walls are closed.")
             if not self._keeper.usable:
                 self._keeper.end()
+                self._keeper.release()
                 self._keeper = self._start()
             try:
                 self._keeper.wait_until_warm(should_stop)
@@ -173,17 +174,24 @@ class Walls:
                     ) from None
         raise AssertionError
 
+    def warm_up(self, should_stop: Callable[[], bool] = lambda: False) -> None:
+        """Wait until the zygote is ready. Raises Stopped or ChildFailed."""
+        with self._lock:
+            self._warm(should_stop)
+
     @property
     def zygote_pid(self) -> int | None:
         """The process that was started for this; behind bubblewrap, its outermost one."""
         return self._keeper.process.pid if self._keeper.process is not None else None
 
     def close(self) -> None:
-        """End the zygote and remove what is left. A running job fails."""
+        """End the zygote and remove what is left. A job that another thread runs fails."""
         self._closed = True
         self._keeper.end()
-        with suppress(OSError):
-            Folder(self._arena).discard()
+        if self._lock.acquire(timeout=CLOSE_SECONDS):
+            self._keeper.release()
+            self._lock.release()
+        Folder(self._arena).discard()
 
 
 def written(arguments: Mapping[str, Any], arena: Path) -> IO[bytes]:
