@@ -11,23 +11,24 @@ import torch
 from torch import Tensor
 
 from app.domain.errors import InputMismatch
-from worker.engine.evaluation import first_tensor
 from worker.engine.formats.sources import blocks
+from worker.engine.objectives.base import IGNORED, first_tensor
+from worker.engine.objectives.choose import LabelFacts, choose, ends_in_sigmoid, label_facts
 
 if TYPE_CHECKING:
     from worker.engine.formats.datasets import Dataset, DatasetInfo
-    from worker.engine.formats.splits import Split
+    from worker.engine.formats.splits import Batch, Split
     from worker.engine.graph import CanonicalModel, InputSpec
 
 PROBE = 2
 
 
 def check_fit(model: CanonicalModel, data: Dataset | DatasetInfo) -> None:
-    """Raises InputMismatch unless samples, number of inputs, types and classes fit the network.
+    """Raises InputMismatch unless samples, number of inputs, types and labels fit the network.
 
-    One small batch is run through the network to learn its output width. Of an opened Dataset it is
-    a real one, so that NaN outputs and token ids beyond an embedding are found too; for a
-    DatasetInfo it is zeros.
+    One small batch is run through the network to learn its output's shape. Of an opened Dataset it
+    is a real one, so that NaN outputs and token ids beyond an embedding are found too, and all
+    labels are read; for a DatasetInfo it is zeros.
     """
     # A Dataset can't be told by its type here: its module imports this one.
     opened: Any = data if hasattr(data, "info") else None
@@ -43,33 +44,37 @@ def check_fit(model: CanonicalModel, data: Dataset | DatasetInfo) -> None:
     for number, spec in enumerate(model.inputs):
         _check_shape(spec, tuple(info.input_shapes[number]), len(model.inputs))
         _check_dtype(spec, info.dtypes[number], info.transformed[number])
-    inputs = _real(model, splits) if splits else _zeros(model, info)
+    rows = model.fixed_batch or PROBE
+    inputs, labels = _real(model, splits, rows) if splits else (_zeros(model, info, rows), None)
     output = _run(model, inputs)
-    if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(inputs[0]):
-        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+    shape = tuple(output.shape) if isinstance(output, Tensor) else None
+    if shape and shape[0] != rows:
         raise InputMismatch(
-            f"For {len(inputs[0])} samples the network gives {shape}; classification needs one row "
-            "of class scores a sample.",
-            "Export a network whose forward returns scores of the shape (batch, classes).",
+            f"For {rows} samples the network gives an output of the shape {_shape(shape)}, whose "
+            f"first axis is not {rows}.",
+            "The first axis of the output has to be the batch: one row of predictions a sample.",
         )
-    width, classes = output.shape[1], info.classes or 0
-    if width == 1:
-        raise InputMismatch(
-            "The network has a single output; classification needs one score for each class.",
-            "Export it with one output a class (two for yes and no).",
-        )
-    if classes > width:
-        raise InputMismatch(
-            f"Labels go up to {classes - 1}, but the network has {width} outputs "
-            f"(labels 0 to {width - 1}).",
-            "If the labels start at 1, subtract 1; otherwise this data set belongs to another "
-            "network.",
-        )
-    if splits and bool(torch.isnan(output).any()):
-        raise InputMismatch(
-            "The network gives NaN for the first samples of the data set.",
-            "Check scale, mean and std, and the network's weights.",
-        )
+    for facts in [label_facts(split) for split in splits] or [_described(info)]:
+        objective = choose(info.task, facts, shape, sigmoid=ends_in_sigmoid(model.module))
+        if labels is not None and _gives_nan(objective.outputs(output, labels), labels):
+            raise InputMismatch(
+                "The network gives NaN for the first samples of the data set.",
+                "Check scale, mean and std, and the network's weights.",
+            )
+
+
+def _described(info: DatasetInfo) -> LabelFacts:
+    whole = np.dtype(info.label_dtype).kind in "iub"
+    high = info.classes - 1 if info.classes else None
+    return LabelFacts(tuple(info.label_shape), whole, high=high)
+
+
+def _gives_nan(outputs: Tensor, labels: Tensor) -> bool:
+    """In a position that is judged: where all of a mask is filling, attention may give NaN."""
+    found = outputs.isnan()
+    if outputs.ndim == labels.ndim + 1:
+        found = found[labels != IGNORED]
+    return bool(found.any())
 
 
 def _check_shape(spec: InputSpec, sample: tuple[int, ...], inputs: int) -> None:
@@ -126,19 +131,17 @@ def _check_dtype(spec: InputSpec, stored: str, transformed: bool) -> None:
         )
 
 
-def _zeros(model: CanonicalModel, info: DatasetInfo) -> tuple[Tensor, ...]:
-    rows = model.fixed_batch or PROBE
+def _zeros(model: CanonicalModel, info: DatasetInfo, rows: int) -> tuple[Tensor, ...]:
     return tuple(
         torch.zeros((rows, *shape), dtype=spec.dtype)
         for shape, spec in zip(info.input_shapes, model.inputs, strict=True)
     )
 
 
-def _real(model: CanonicalModel, splits: Sequence[Split]) -> tuple[Tensor, ...]:
+def _real(model: CanonicalModel, splits: Sequence[Split], rows: int) -> Batch:
     """The first samples; whole-number inputs carry the extremes of all splits as well."""
-    rows = model.fixed_batch or PROBE
     first = splits[0].cast([spec.dtype for spec in model.inputs])
-    inputs, _ = first.gather(np.arange(rows) % len(first))
+    inputs, labels = first.gather(np.arange(rows) % len(first))
     for number, (tensor, spec) in enumerate(zip(inputs, model.inputs, strict=True)):
         if spec.dtype.is_floating_point or spec.dtype is torch.bool:
             continue
@@ -146,7 +149,7 @@ def _real(model: CanonicalModel, splits: Sequence[Split]) -> tuple[Tensor, ...]:
         flat = tensor.view(-1)
         flat[0] = min(int(block.min()) for array in stored for block in blocks(array))
         flat[-1] = max(int(block.max()) for array in stored for block in blocks(array))
-    return inputs
+    return inputs, labels
 
 
 def _run(model: CanonicalModel, inputs: Sequence[Tensor]) -> Any:
