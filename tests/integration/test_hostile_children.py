@@ -1,0 +1,625 @@
+"""A child that reads uploads may be an upload's puppet: whatever it says, nothing false is stored.
+
+Each test has a child that says the right thing, which is stored, and the same child with one thing
+wrong, of which nothing is.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.domain.errors import ChildMalformed, TooLarge
+from app.domain.metrics import METRICS, Kind
+from app.domain.statistics import wilson
+from app.domain.words import Status
+from app.store.tables import Analysis, Dataset, Experiment, Model, Point, Run
+from tests.integration.office import SAMPLES, SIZES, Office, a_unit
+from tests.support.walls import Script, Tell
+
+Change = Callable[[Any], object]
+
+
+@pytest.fixture
+def office(tmp_path: Path) -> Iterator[Office]:
+    opened = Office(tmp_path / "data")
+    yield opened
+    opened.store.dispose()
+
+
+def figures(correct: int, split: str = "tune", dense: int | None = None) -> dict[str, Any]:
+    """Honest figures of a split."""
+    samples = SAMPLES[split]
+    interval = wilson(correct, samples)
+    accuracy = {"value": correct / samples, "low": interval.low, "high": interval.high}
+    nothing = {"value": None, "low": None, "high": None}
+    metrics = {metric.name: nothing for metric in METRICS[Kind.SINGLE_LABEL]}
+    lost = None if dense is None else max(0, dense - correct)
+    gained = None if dense is None else max(0, correct - dense)
+    return {
+        "kind": "single-label",
+        "samples": samples,
+        "correct": correct,
+        "accuracy": correct / samples,
+        "low": interval.low,
+        "high": interval.high,
+        "loss": 0.5,
+        "flips": None if lost is None or gained is None else lost + gained,
+        "lost": lost,
+        "gained": gained,
+        "metrics": metrics | {"accuracy": accuracy, "loss": nothing | {"value": 0.5}},
+    }
+
+
+def put(*path: Any) -> Change:
+    """Replaces what is at the path (all but the last) by the last."""
+    *steps, last, value = path
+
+    def change(said: Any) -> None:
+        for step in steps:
+            said = said[step]
+        said[last] = value
+
+    return change
+
+
+def drop(*path: Any) -> Change:
+    *steps, last = path
+
+    def change(said: Any) -> None:
+        for step in steps:
+            said = said[step]
+        del said[last]
+
+    return change
+
+
+NOT_FIGURES: list[Change] = [
+    put("kind", "fortune-telling"),
+    put("kind", "regression"),
+    put("samples", 41),
+    put("samples", 0),
+    put("samples", -1),
+    put("samples", True),
+    put("correct", 41),
+    put("correct", -1),
+    put("correct", 31),
+    put("correct", None),
+    put("correct", 1 << 80),
+    put("accuracy", 0.9),
+    put("accuracy", 1.5),
+    put("accuracy", None),
+    put("accuracy", "0.75"),
+    put("low", 0.99),
+    put("high", 0.1),
+    put("loss", float("nan")),
+    put("loss", float("inf")),
+    put("loss", [0.5]),
+    put("metrics", {}),
+    put("metrics", "accuracy", "value", 7.0),
+    put("metrics", "accuracy", "low", None),
+    put("metrics", "profit", {"value": 1.0, "low": None, "high": None}),
+    put("metrics", "top5", "secret", 1),
+    drop("metrics", "auroc"),
+    drop("lost"),
+    put("extra", "x" * 10_000_000),
+]
+NOT_PAIRED: list[Change] = [
+    put("lost", 9),
+    put("gained", 4),
+    put("flips", 1),
+    put("flips", 1000),
+    put("flips", None),
+]
+
+
+def changed(honest: Any, change: Change, *path: Any) -> Any:
+    """A copy in which `change` was made to what is at the path."""
+    said = copy.deepcopy(honest)
+    place = said
+    for step in path:
+        place = place[step]
+    change(place)
+    return said
+
+
+def refused(office: Office, recipe: str, script: Script) -> ChildMalformed:
+    """The next job ends as malformed, and no row says what the child said."""
+    office.walls.scripts[recipe] = script
+    with pytest.raises(ChildMalformed) as caught:
+        office.run()
+    assert len(caught.value.message) < 500
+    return caught.value
+
+
+# Imports of models.
+
+
+def a_network() -> dict[str, Any]:
+    return {
+        "format": "pt2",
+        "details": {"kind": "network", "notes": ["It was exported with a fixed batch."]},
+        "derived": False,
+        "layers": [
+            {"path": "a", "type": "Linear", "parameters": 110, "macs": 100, "output_shape": [None]}
+        ],
+        "units": [*(a_unit(*each) for each in SIZES.items()), a_unit("a.bias", 10, False)],
+        "inputs": [{"name": "x", "shape": [None, 10], "dtype": "float32"}],
+        "parameters": 130,
+        "macs": 100,
+        "state_bytes": 520,
+        "fixed_batch": None,
+    }
+
+
+def deep(levels: int) -> Any:
+    nested: Any = []
+    for _ in range(levels):
+        nested = [nested]
+    return nested
+
+
+def test_an_honest_network_is_stored(office: Office) -> None:
+    model = office.things.importing_model()
+    office.walls.scripts["import_model"] = lambda *_: a_network()
+    office.run()
+    with office.store.read() as session:
+        row = session.get_one(Model, model.id)
+    assert row.status == Status.READY
+    assert [unit["id"] for unit in row.units["weight"]] == [*SIZES, "a.bias"]
+    assert row.details == a_network()["details"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        put("format", "../../etc"),
+        put("format", ""),
+        put("parameters", 131),
+        put("parameters", None),
+        put("macs", -5),
+        put("state_bytes", None),
+        put("state_bytes", 1 << 70),
+        put("fixed_batch", 0),
+        put("layers", 0, "path", "x" * 2000),
+        put("layers", 0, "parameters", -1),
+        put("layers", 0, "output_shape", [1] * 100),
+        put("units", 0, "size", 1000),
+        put("units", 0, "id", "b.weight"),
+        put("units", 0, "members", []),
+        put("units", 0, "members", ["other"]),
+        put("units", 0, "itemsize", 0),
+        put("units", 0, "prunable", "yes"),
+        put("units", 0, "shape", [-10, -10]),
+        put("details", {}),
+        put("details", {"kind": "virus"}),
+        put("details", {"kind": "weights"}),
+        put("details", {"kind": "network", "notes": "all of it"}),
+        put("details", {"kind": "network", "notes": [1]}),
+        put("details", {"kind": "network", "key_prefix": 7}),
+        put("details", {"kind": "network", "more": "x" * 10_000}),
+        put("details", {"kind": "network", "more": deep(20)}),
+        put("details", {"kind": "network", "more": [0] * 600_000}),
+        put("surprise", 1),
+        drop("inputs"),
+    ],
+)
+def test_a_network_that_can_not_be_is_not_stored(office: Office, change: Change) -> None:
+    model = office.things.importing_model()
+    said = changed(a_network(), change)
+    refused(office, "import_model", lambda *_: said)
+    with office.store.read() as session:
+        row = session.get_one(Model, model.id)
+    assert (row.status, row.units, row.details) == (Status.IMPORTING, None, None)
+
+
+def test_an_import_that_talks_before_its_end_is_refused(office: Office) -> None:
+    office.things.importing_model()
+
+    def talks(arguments: Any, files: Any, folder: Path, tell: Tell) -> dict[str, Any]:
+        tell("progress", {"fraction": 0.5, "seconds": None})
+        return a_network()
+
+    refused(office, "import_model", talks)
+
+
+def test_the_network_made_of_weights_is_kept_with_its_model(office: Office) -> None:
+    model = office.things.importing_model()
+    before = office.stored_blobs()
+
+    def derives(arguments: Any, files: Any, folder: Path, tell: Tell) -> dict[str, Any]:
+        (folder / "derived.pt2").write_bytes(b"a network")
+        return a_network() | {"derived": True}
+
+    office.walls.scripts["import_model"] = derives
+    office.run()
+    with office.store.read() as session:
+        row = session.get_one(Model, model.id)
+    assert row.derived_sha256 is not None
+    assert office.blobs.local_path(row.derived_sha256).read_bytes() == b"a network"
+    assert office.stored_blobs() == before | {row.derived_sha256}
+
+
+@pytest.mark.parametrize("how", ["absent", "link", "folder", "pipe"])
+def test_a_file_that_is_none_is_not_taken(office: Office, tmp_path: Path, how: str) -> None:
+    office.things.importing_model()
+    before = office.stored_blobs()
+    secret = tmp_path / "secret"
+    secret.write_text("of the server's user")
+
+    def derives(arguments: Any, files: Any, folder: Path, tell: Tell) -> dict[str, Any]:
+        made = folder / "derived.pt2"
+        if how == "link":
+            made.symlink_to(secret)
+        elif how == "folder":
+            made.mkdir()
+        elif how == "pipe":
+            import os
+
+            os.mkfifo(made)
+        return a_network() | {"derived": True}
+
+    refused(office, "import_model", derives)
+    assert office.stored_blobs() == before
+
+
+# Imports of data sets.
+
+
+def a_data_set() -> dict[str, Any]:
+    return {
+        "task": "classification",
+        "format": "npz",
+        "splits": {"train": 60, "tune": 40},
+        "input_shape": [10],
+        "input_shapes": [[10]],
+        "inputs": 1,
+        "dtype": "float32",
+        "dtypes": ["float32"],
+        "transformed": [False],
+        "classes": 4,
+        "counts": {"train": [15] * 4, "tune": [10] * 4},
+        "notes": [],
+        "label_shape": [],
+        "label_dtype": "int64",
+        "class_names": [],
+        "feature_names": [],
+        "options": {},
+        "prepared": False,
+    }
+
+
+def test_an_honest_data_set_is_stored(office: Office) -> None:
+    dataset = office.things.importing_dataset()
+    office.walls.scripts["import_dataset"] = lambda *_: a_data_set()
+    office.run()
+    with office.store.read() as session:
+        row = session.get_one(Dataset, dataset.id)
+    assert (row.status, row.splits, row.classes) == (Status.READY, {"train": 60, "tune": 40}, 4)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        put("task", "regression"),
+        put("format", "n p z"),
+        put("splits", {}),
+        put("splits", {"tune": 0}),
+        put("splits", {"tune": -4}),
+        put("splits", {"secret": 4}),
+        put("splits", "tune", 1 << 40),
+        put("input_shape", [11]),
+        put("input_shapes", []),
+        put("inputs", 0),
+        put("dtypes", []),
+        put("classes", -1),
+        put("counts", {"test": [1]}),
+        put("counts", "tune", [-1]),
+        put("notes", ["x" * 10_000]),
+        put("class_names", ["x" * 10_000]),
+        put("class_names", [3]),
+        put("options", {"a": deep(20)}),
+        put("prepared", 1),
+        put("prepared", True),
+        put("more", 1),
+        drop("label_shape"),
+    ],
+)
+def test_a_data_set_that_can_not_be_is_not_stored(office: Office, change: Change) -> None:
+    dataset = office.things.importing_dataset()
+    said = changed(a_data_set(), change)
+    refused(office, "import_dataset", lambda *_: said)
+    with office.store.read() as session:
+        row = session.get_one(Dataset, dataset.id)
+    assert (row.status, row.splits, row.details) == (Status.IMPORTING, None, None)
+
+
+# Analyses.
+
+DENSE, PRUNED = 32, 30
+
+
+def a_point(unit: str, level: int) -> dict[str, Any]:
+    said = figures(PRUNED, dense=DENSE)
+    return {"unit": unit, "criterion": "magnitude", "level": level, "figures": said}
+
+
+GRID = [(unit, level) for unit in SIZES for level in (250_000, 500_000)]
+
+
+def analysing(baseline: Any = None, points: Any = None, *more: tuple[str, Any]) -> Script:
+    def child(arguments: Any, files: Any, folder: Path, tell: Tell) -> dict[str, Any]:
+        tell("baseline", figures(DENSE, dense=DENSE) if baseline is None else baseline)
+        tell("progress", {"fraction": 0.25, "seconds": 3.0})
+        listed = [a_point(*cell) for cell in GRID] if points is None else points
+        for point in listed:
+            tell("points", {"points": [point]})
+        for kind, body in more:
+            tell(kind, body)
+        return {}
+
+    return child
+
+
+def test_honest_points_are_stored_under_the_workers_own_key(office: Office) -> None:
+    analysis = office.analysis()
+    office.walls.scripts["analyse"] = analysing()
+    office.run()
+    assert office.rows() == {"baseline": 1, "point": len(GRID)}
+    with office.store.read() as session:
+        key = session.get_one(Analysis, analysis.id).context
+        row = session.get_one(Point, (key, "a.weight", "magnitude", 250_000))
+    assert (row.size, row.removed, row.correct) == (100, 25, PRUNED)
+    assert (row.lost, row.gained, row.flips) == (2, 0, 2)
+
+
+@pytest.mark.parametrize("change", NOT_FIGURES)
+def test_a_baseline_that_can_not_be_is_not_stored(office: Office, change: Change) -> None:
+    office.analysis()
+    refused(office, "analyse", analysing(changed(figures(DENSE, dense=DENSE), change)))
+    assert office.rows() == {}
+
+
+@pytest.mark.parametrize("change", NOT_FIGURES + NOT_PAIRED)
+def test_a_point_that_can_not_be_is_not_stored(office: Office, change: Change) -> None:
+    office.analysis()
+    bad = changed(a_point(*GRID[1]), change, "figures")
+    refused(office, "analyse", analysing(None, [a_point(*GRID[0]), bad]))
+    assert office.rows() == {"baseline": 1, "point": 1}
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        changed(a_point(*GRID[1]), put("unit", "c.weight")),
+        changed(a_point(*GRID[1]), put("unit", "a.bias")),
+        changed(a_point(*GRID[1]), put("unit", "x" * 5000)),
+        changed(a_point(*GRID[1]), put("criterion", "random")),
+        changed(a_point(*GRID[1]), put("level", 300_000)),
+        changed(a_point(*GRID[1]), put("level", 250_000.0)),
+        changed(a_point(*GRID[1]), put("context", "0" * 64)),
+        a_point(*GRID[0]),
+        {},
+    ],
+)
+def test_a_cell_that_nobody_asked_for_is_not_stored(office: Office, bad: Any) -> None:
+    """Nor one that was told before, and nothing may be added to it, least of all a key."""
+    office.analysis()
+    refused(office, "analyse", analysing(None, [a_point(*GRID[0]), bad]))
+    assert office.rows() == {"baseline": 1, "point": 1}
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("baseline", figures(DENSE, dense=DENSE)),
+        ("progress", {"fraction": 1.5, "seconds": None}),
+        ("progress", {"fraction": 0.5, "seconds": -1.0}),
+        ("progress", {"fraction": "half", "seconds": 1.0}),
+        ("points", {"points": "all"}),
+        ("points", {}),
+        ("epoch", {}),
+        ("x" * 1000, {}),
+    ],
+)
+def test_a_message_that_has_no_place_is_refused(office: Office, kind: str, body: Any) -> None:
+    office.analysis()
+    refused(office, "analyse", analysing(None, [], (kind, body)))
+    assert office.rows() == {"baseline": 1}
+
+
+def test_an_end_before_everything_is_measured_is_refused(office: Office) -> None:
+    office.analysis()
+    refused(office, "analyse", analysing(None, [a_point(*GRID[0])]))
+    office.give_up()
+    office.analysis()
+    refused(office, "analyse", lambda *_: {})
+
+
+def test_points_before_the_baseline_are_refused(office: Office) -> None:
+    office.analysis()
+
+    def child(arguments: Any, files: Any, folder: Path, tell: Tell) -> dict[str, Any]:
+        tell("points", {"points": [a_point(*GRID[0])]})
+        return {}
+
+    refused(office, "analyse", child)
+    assert office.rows() == {}
+
+
+def test_a_later_child_can_not_change_what_is_predicted(office: Office) -> None:
+    """The kind is a fact of the context from the first baseline on."""
+    model, dataset = office.model(), office.dataset()
+    office.analysis(model, dataset)
+    refused(office, "analyse", analysing(None, [a_point(*GRID[0])]))
+    office.give_up()
+    office.analysis(model, dataset)
+    other = figures(DENSE, dense=DENSE) | {"kind": "per-position"}
+    names = [metric.name for metric in METRICS[Kind.PER_POSITION]]
+    other["metrics"] = {name: other["metrics"][name] for name in names}
+    refused(office, "analyse", analysing(other))
+    assert office.walls.asked[-1][1]["cells"] == [
+        ("a.weight", "magnitude", [500_000]),
+        ("b.weight", "magnitude", [250_000, 500_000]),
+    ]
+
+
+# Measurements.
+
+
+def a_measurement() -> dict[str, Any]:
+    return {"dense": figures(DENSE, dense=DENSE), "pruned": figures(PRUNED, dense=DENSE)}
+
+
+def test_an_honest_measurement_is_stored(office: Office) -> None:
+    office.measurement()
+    office.walls.scripts["measure"] = lambda *_: a_measurement()
+    office.run()
+    assert office.rows() == {"measurement": 1}
+
+
+@pytest.mark.parametrize("part", ["dense", "pruned"])
+@pytest.mark.parametrize("change", NOT_FIGURES)
+def test_a_measurement_that_can_not_be_is_not_stored(
+    office: Office, change: Change, part: str
+) -> None:
+    office.measurement()
+    said = changed(a_measurement(), change, part)
+    refused(office, "measure", lambda *_: said)
+    assert office.rows() == {}
+
+
+# Experiments.
+
+
+class Trainer:
+    """A child that retrains. `change` alters one message, by kind and number."""
+
+    def __init__(self, kind: str = "", number: int = 0, change: Change | None = None) -> None:
+        self.kind, self.number, self.change = kind, number, change
+        self.epochs = (0, 1, 2)
+        self.seen_state: list[bytes | None] = []
+
+    def __call__(self, arguments: Any, files: Any, folder: Path, tell: Tell) -> dict[str, Any]:
+        counts: dict[str, int] = {}
+
+        def say(kind: str, body: dict[str, Any]) -> dict[str, Any]:
+            number = counts.setdefault(kind, 0)
+            counts[kind] += 1
+            if (kind, number) == (self.kind, self.number) and self.change is not None:
+                self.change(body)
+            return body
+
+        self.seen_state.append(files["state"].read_bytes() if "state" in files else None)
+        final = arguments["splits"]["final"]
+        if arguments["dense"]:
+            tell("dense", say("dense", {"figures": figures(45, final), "latency_ms": 1.0}))
+        removed = {"b.weight": 10, "a.weight": 25}
+        tell("pruned", say("pruned", {"removed": removed, "figures": figures(20, final)}))
+        for epoch in self.epochs:
+            name = f"epoch-{epoch}.safetensors"
+            (folder / name).write_bytes(b"state %d" % epoch)
+            body = {
+                "step": 0,
+                "epoch": epoch,
+                "train_loss": 0.5 if epoch else None,
+                "learning_rate": 0.1,
+                "tune": figures(20 + epoch),
+                "file": name,
+            }
+            tell("epoch", say("epoch", body))
+        (folder / "best.safetensors").write_bytes(b"weights")
+        return say("value", {"best_epoch": 2, "figures": figures(40, final), "latency_ms": 1.0})
+
+
+def test_an_honest_retraining_is_stored(office: Office) -> None:
+    experiment = office.experiment(baselines=("uniform",))
+    trainer = office.walls.scripts["retrain"] = Trainer()
+    office.run()
+    assert office.rows() == {"run": 2, "epoch": 6}
+    assert trainer.seen_state == [None, None]
+    with office.store.read() as session:
+        row = session.get_one(Experiment, experiment.id)
+        run = session.get_one(Run, 1)
+    assert row.baseline["accuracy"] == 0.9
+    assert run.sparsities == {"b.weight": 0.5, "a.weight": 0.25}
+    assert (run.after["accuracy"], run.best_epoch) == (0.8, 2)
+    assert run.after["sparsity"] == 35 / 120
+    assert office.blobs.local_path(run.checkpoint_sha256).read_bytes() == b"weights"
+    left = [path for path in (office.settings.data_dir / "work").rglob("*") if path.is_file()]
+    assert left == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "number", "change", "rows"),
+    [
+        *(("dense", 0, put("figures", *([key, value])), {}) for key, value in (
+            ("samples", 51), ("accuracy", 0.1), ("correct", 60), ("loss", float("nan")))),
+        ("dense", 0, put("latency_ms", -1.0), {}),
+        ("dense", 0, put("latency_ms", float("inf")), {}),
+        ("pruned", 0, put("removed", {"a.weight": 35}), {}),
+        ("pruned", 0, put("removed", {"a.bias": 10, "a.weight": 25}), {}),
+        ("pruned", 0, put("removed", {"b.weight": 10}), {}),
+        ("pruned", 0, put("removed", {"b.weight": -10, "a.weight": 45}), {}),
+        ("pruned", 0, put("figures", "correct", 51), {}),
+        ("epoch", 0, put("epoch", 1), {"run": 1}),
+        ("epoch", 0, put("train_loss", 0.5), {"run": 1}),
+        ("epoch", 1, put("epoch", 0), {"run": 1, "epoch": 1}),
+        ("epoch", 1, put("epoch", 7), {"run": 1, "epoch": 1}),
+        ("epoch", 1, put("step", 3), {"run": 1, "epoch": 1}),
+        ("epoch", 1, put("train_loss", None), {"run": 1, "epoch": 1}),
+        ("epoch", 1, put("learning_rate", float("nan")), {"run": 1, "epoch": 1}),
+        ("epoch", 1, put("tune", "samples", 50), {"run": 1, "epoch": 1}),
+        ("epoch", 1, put("file", "../../../prunescope.db"), {"run": 1, "epoch": 1}),
+        ("epoch", 1, put("file", ".."), {"run": 1, "epoch": 1}),
+        ("epoch", 1, put("file", "nothing"), {"run": 1, "epoch": 1}),
+        ("epoch", 1, put("file", 3), {"run": 1, "epoch": 1}),
+        ("value", 0, put("best_epoch", 3), {"run": 1, "epoch": 3}),
+        ("value", 0, put("best_epoch", -1), {"run": 1, "epoch": 3}),
+        ("value", 0, put("figures", "correct", 12), {"run": 1, "epoch": 3}),
+        ("value", 0, put("latency_ms", None), {"run": 1, "epoch": 3}),
+    ],
+)  # fmt: skip
+def test_a_retraining_that_can_not_be_is_not_stored(
+    office: Office, kind: str, number: int, change: Change, rows: dict[str, int]
+) -> None:
+    experiment = office.experiment()
+    before = office.stored_blobs()
+    refused(office, "retrain", Trainer(kind, number, change))
+    assert office.rows() == rows
+    assert office.stored_blobs() == before
+    with office.store.read() as session:
+        runs = [run for run in [session.get(Run, 1)] if run is not None]
+        baseline = session.get_one(Experiment, experiment.id).baseline
+    assert all(run.after is None and run.checkpoint_sha256 is None for run in runs)
+    assert (baseline is None) == (kind == "dense")
+
+
+@pytest.mark.parametrize("epochs", [(0, 1), (0, 1, 2, 3), (0, 2), (1, 2), (0, 0, 1, 2), ()])
+def test_epochs_come_one_after_the_other(office: Office, epochs: tuple[int, ...]) -> None:
+    office.experiment(epochs=2)
+    trainer = Trainer()
+    trainer.epochs = epochs
+    refused(office, "retrain", trainer)
+
+
+def test_a_state_is_fetched_before_its_epoch_is_told(office: Office) -> None:
+    """What an attempt finds is never older than what somebody was shown."""
+    experiment = office.experiment()
+    saved = office.settings.data_dir / "work" / "experiments" / str(experiment.id)
+    refused(office, "retrain", Trainer("epoch", 2, put("tune", "samples", 7)))
+    assert office.rows()["epoch"] == 2
+    assert (saved / "plan.safetensors").read_bytes() == b"state 1"
+
+
+def test_a_state_without_end_is_not_taken(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.tasks.uploads.disk_bytes", lambda folder: 3)
+    office.experiment()
+    office.walls.scripts["retrain"] = Trainer()
+    with pytest.raises(TooLarge):
+        office.run()
+    assert office.rows() == {"run": 1}
