@@ -88,7 +88,7 @@ def test_jobs_of_every_kind_say_what_they_work_on(site: Site):
     health = site.anonymous.get("/healthz").json()
     assert health == {
         "status": "ok", "database": "ok", "workers": health["workers"],
-        "queue": {"queued": 0, "running": 1},
+        "isolation": {"unknown": health["workers"]}, "queue": {"queued": 0, "running": 1},
     }  # fmt: skip
     assert health["workers"] > 0
     asked = site.http.post(f"/api/jobs/{lease.job_id}/cancel")

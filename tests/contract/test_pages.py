@@ -142,7 +142,9 @@ def test_pages_start_from_the_same_figures_as_the_api(site: Site, pages: dict[st
     assert state("experiment")["plan"] == explore["plan"]
     jobs = state("jobs")
     assert jobs["jobs"] == site.http.get("/api/jobs").json()["items"]
-    assert {"id", "pid", "host", "started_at", "heartbeat_at"} == set(jobs["workers"][0])
+    assert {"id", "pid", "host", "isolation", "started_at", "heartbeat_at"} == set(
+        jobs["workers"][0]
+    )
 
 
 @pytest.mark.parametrize("plan", ["99", "x", "-1", "9" * 30, "²"])
