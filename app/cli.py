@@ -9,7 +9,14 @@ from typing import Any
 
 import click
 
-from app.commandline import ReadableErrors, data_options, parse_numbers, settings_from
+from app.commandline import (
+    ReadableErrors,
+    data_options,
+    parse_numbers,
+    parse_object,
+    settings_from,
+)
+from app.domain.metrics import Task
 
 
 @click.group(cls=ReadableErrors)
@@ -84,6 +91,17 @@ def hand_over(command: str, arguments: tuple[str, ...]) -> None:
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Where to find the token.")
 @click.option("--name", help="The model's name on the pages; default: the file's.")
 @click.option(
+    "--architecture",
+    help="The network that a file of weights belongs to: timm:resnet18, transformers:bert.",
+)
+@click.option("--architecture-args", help="Its arguments, JSON: '{\"num_classes\": 10}'.")
+@click.option(
+    "--task",
+    type=click.Choice([task.value for task in Task]),
+    help="What the data is for; default: classification.",
+)
+@click.option("--options", help='How the data is read, JSON: \'{"target": "price"}\'.')
+@click.option(
     "--sparsities", help="For example 0.1,0.5,0.9; default: 0.05 to 0.95 in steps of 0.05."
 )
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Show progress to the end.")
@@ -94,22 +112,34 @@ def push(
     token: str | None,
     data_dir: Path | None,
     name: str | None,
+    architecture: str | None,
+    architecture_args: str | None,
+    task: str | None,
+    options: str | None,
     sparsities: str | None,
     wait: bool,
 ) -> None:
     """Upload a model and a data set, start an analysis, print its link.
 
     \b
-    Example:
+    Examples:
       prunescope push resnet20.pt2 cifar10.npz --sparsities 0.2,0.4,0.6,0.8
+      prunescope push resnet18.safetensors birds.zip \\
+          --architecture timm:resnet18 --architecture-args '{"num_classes": 200}' \\
+          --options '{"preset": "imagenet", "size": 224}'
+      prunescope push prices.pt2 houses.csv --task regression --options '{"target": "price"}'
     """
     from app.client import Client
 
-    grid = parse_numbers(sparsities)
+    said = {
+        "architecture": architecture,
+        "architecture_args": parse_object(architecture_args, "--architecture-args") or None,
+        "task": task,
+        "options": parse_object(options, "--options") or None,
+        "sparsities": parse_numbers(sparsities),
+    }
     with Client(url, token or local_token(data_dir)) as client:
-        analysis = client.push_files(
-            model, dataset, name=name, sparsities=grid, report=echo_progress
-        )
+        analysis = client.push_files(model, dataset, name=name, report=echo_progress, **said)
         click.echo(analysis.url)
         if wait:
             analysis.wait(report=echo_progress)

@@ -8,6 +8,7 @@ analysis.curves()
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -76,7 +77,7 @@ class Analysis:
             time.sleep(POLL_SECONDS)
 
     def curves(self) -> dict[str, list[dict[str, Any]]]:
-        """`{unit: [{sparsity, achieved, accuracy, loss, low, high, samples, flips}]}`."""
+        """`{unit: [{sparsity, achieved, accuracy, loss, low, high, samples, flips, metrics}]}`."""
         return {curve["unit"]: curve["points"] for curve in self.get()["curves"]}
 
 
@@ -133,6 +134,8 @@ class Client:
         dataset: str | Path | Mapping[str, np.ndarray],
         *,
         name: str | None = None,
+        task: str | None = None,
+        options: Mapping[str, Any] | None = None,
         sparsities: Sequence[float] | None = None,
         report: Report = quiet,
     ) -> Analysis:
@@ -140,7 +143,8 @@ class Client:
 
         `model` is an `nn.Module` (left in the mode it was in), `example_inputs` one tensor or a
         tuple of them with a batch of at least 2, `dataset` a file or a dict of the arrays (or
-        tensors) that the contract names (`x`, `y`, or `x_tune`, `y_tune`, …).
+        tensors) that the contract names (`x`, `y`, or `x_tune`, `y_tune`, …), `task` what it is for
+        (`classification`, `regression`, `language-modelling`), `options` how it is to be read.
 
         Raises InvalidInput before anything is sent, RequestFailed for what the server says.
         """
@@ -153,6 +157,8 @@ class Client:
                 model_path,
                 dataset_path,
                 name=name or type(model).__name__,
+                task=task,
+                options=options,
                 sparsities=sparsities,
                 report=report,
             )
@@ -163,27 +169,46 @@ class Client:
         dataset: Path,
         *,
         name: str | None = None,
+        architecture: str | None = None,
+        architecture_args: Mapping[str, Any] | None = None,
+        task: str | None = None,
+        options: Mapping[str, Any] | None = None,
         sparsities: Sequence[float] | None = None,
         report: Report = quiet,
     ) -> Analysis:
-        """Upload two files, wait until both are ready, start an analysis."""
-        model_id = self.upload("models", model, name=name, report=report)
-        dataset_id = self.upload("datasets", dataset, report=report)
+        """Upload two files, wait until both are ready, start an analysis.
+
+        `architecture` (`timm:resnet18`, `transformers:bert`) and its arguments belong to a `model`
+        that holds weights only; `task` and `options` say how `dataset` is to be read.
+        """
+        said = {"architecture": architecture, "architecture_args": architecture_args}
+        model_id = self.upload("models", model, name=name, said=said, report=report)
+        said = {"task": task, "options": options}
+        dataset_id = self.upload("datasets", dataset, said=said, report=report)
         self.wait_ready("models", model_id, report=report)
         self.wait_ready("datasets", dataset_id, report=report)
         return self.analyse(model_id, dataset_id, sparsities=sparsities)
 
     def upload(
-        self, noun: str, path: Path, *, name: str | None = None, report: Report = quiet
+        self,
+        noun: str,
+        path: Path,
+        *,
+        name: str | None = None,
+        said: Mapping[str, Any] | None = None,
+        report: Report = quiet,
     ) -> int:
-        """Upload one file to `models` or `datasets`; the new id."""
+        """Upload one file to `models` or `datasets`; the new id.
+
+        `said`: what the form has beside the file; mappings are sent as JSON, None is left out.
+        """
         report(f"uploading {path.name}")
         with path.open("rb") as file:
             created = self.call(
                 "POST",
                 f"/api/{noun}",
                 files={"file": (path.name, file)},
-                data={"name": name} if name else {},
+                data=form_fields({"name": name or None, **(said or {})}),
             )
         return created["id"]
 
@@ -213,11 +238,24 @@ class Client:
     def _dataset_file(self, dataset: str | Path | Mapping[str, np.ndarray], folder: Path) -> Path:
         if isinstance(dataset, str | Path):
             if not Path(dataset).is_file():
-                raise InvalidInput(f"There is no file {dataset}.", "Give a path to an .npz file.")
+                raise InvalidInput(f"There is no file {dataset}.", "Give a path to a data file.")
             return Path(dataset)
         path = folder / "dataset.npz"
         np.savez(path, **{key: as_array(key, value) for key, value in dataset.items()})
         return path
+
+
+def form_fields(said: Mapping[str, Any]) -> dict[str, str]:
+    """Text fields of a form. Raises InvalidInput for what JSON can't say."""
+    fields = {}
+    for name, value in said.items():
+        if value is None:
+            continue
+        try:
+            fields[name] = value if isinstance(value, str) else json.dumps(dict(value))
+        except (TypeError, ValueError) as error:
+            raise InvalidInput(f"{name} can't be sent as JSON: {error}.") from None
+    return fields
 
 
 def as_array(name: str, value: Any) -> np.ndarray:
