@@ -28,7 +28,8 @@ class OpenedModel:
     `model`: the network, or None where the file holds weights only and no architecture was named.
     `format`: what the file is ("pt2", "safetensors", "pth"). `details`: JSON for the page: `kind`
     ("network" or "weights"), `notes` (sentences); of weights also `key_prefix`, `nested_under` and
-    either `architecture` and `architecture_args` as used, or `weights` and `totals` as in
+    either `renamed` (keys of the upload, without the prefix, to the network's, where they differ),
+    `architecture` and `architecture_args` as used, or `weights` and `totals` as in
     `weights_look.look_at`. `derived`: the `.pt2` made from the weights and the architecture, in the
     given folder. Given to `open_model` again, it is read like any uploaded `.pt2`.
     """
@@ -96,6 +97,7 @@ def _with_architecture(
         "kind": "network",
         "notes": made.notes,
         "key_prefix": made.key_prefix,
+        "renamed": made.renamed,
         "nested_under": state.nested_under,
         "architecture": architecture,
         "architecture_args": made.arguments,

@@ -15,6 +15,10 @@ Shapes = Mapping[str, tuple[int, ...]]
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
 
+def _same(module: nn.Module, keys: list[str]) -> dict[str, str]:
+    return {key: key for key in keys}
+
+
 def _nothing(module: nn.Module, shapes: Shapes) -> dict[str, Any]:
     return {}
 
@@ -26,8 +30,9 @@ class Architecture:
     `arguments`: as they are used. `build(dtype)`: the network with weights of its own, wherever
     `torch.device` says; float numbers in `dtype`. `example(module)`: arguments and keywords to run
     it with, two samples. `infer(module, shapes)`: arguments that can be read off the shapes of the
-    uploaded tensors where they differ from those of the network. `ignored`: patterns of keys that
-    old files hold and the network has no use for. `notes`: sentences about how it was chosen.
+    uploaded tensors where they differ from those of the network. `rename(module, keys)`: keys of
+    old files to those the library uses now. `ignored`: patterns of keys that old files hold and the
+    network has no use for. `notes`: sentences about how it was chosen.
     """
 
     name: str
@@ -35,6 +40,7 @@ class Architecture:
     build: Callable[[torch.dtype], nn.Module]
     example: Callable[[nn.Module], Inputs]
     infer: Callable[[nn.Module, Shapes], dict[str, Any]] = _nothing
+    rename: Callable[[nn.Module, list[str]], dict[str, str]] = _same
     ignored: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
 

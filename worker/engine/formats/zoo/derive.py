@@ -24,22 +24,27 @@ _MAX_PREFIX_PARTS = 3
 
 @dataclass(frozen=True)
 class Derived:
-    """`key_prefix`: what all uploaded keys have before the network's own. `arguments`: as used,
-    with what was read off the file."""
+    """`key_prefix`: what all uploaded keys have before the network's own. `renamed`: keys of the
+    upload, without the prefix, to the network's own, where a library has renamed them since.
+    `arguments`: as used, with what was read off the file."""
 
     model: CanonicalModel
     path: Path
     arguments: dict[str, Any]
     key_prefix: str
+    renamed: dict[str, str]
     notes: list[str]
 
 
 @dataclass(frozen=True)
 class _Match:
+    """`names`: keys of the upload, without the prefix, to the network's; `shapes` are by these."""
+
     architecture: Architecture
     outline: nn.Module
     fit: Fit
     prefix: str
+    names: Mapping[str, str]
     shapes: Mapping[str, Shape]
     notes: tuple[str, ...] = ()
 
@@ -49,25 +54,24 @@ def derive(state: StateDict, name: str, arguments: Mapping[str, Any], path: Path
 
     Raises InvalidInput for the architecture, InvalidFile for the weights.
     """
-    match = min(
-        (_match(state, architecture, arguments) for architecture in candidates(name, arguments)),
-        key=lambda found: found.fit.faults,
-    )
+    matches = [_match(state, found) for found in candidates(name, arguments)]
+    match = min(matches, key=lambda found: found.fit.faults)
     if match.fit.faults:
         raise misfit(
             match.fit,
             match.outline,
             match.shapes,
             match.architecture.name,
-            _hint(match, arguments),
+            _hint(match),
         )
     module = _filled(state, match)
     notes = _notes(state, match)
     model = _exported(match.architecture, module, path)
-    return Derived(model, path, match.architecture.arguments, match.prefix, notes)
+    renamed = {theirs: ours for theirs, ours in match.names.items() if theirs != ours}
+    return Derived(model, path, match.architecture.arguments, match.prefix, renamed, notes)
 
 
-def _match(state: StateDict, architecture: Architecture, arguments: Mapping[str, Any]) -> _Match:
+def _match(state: StateDict, architecture: Architecture) -> _Match:
     """The fit of one network, after reading off the file what can be read off it."""
     found = _fitted(state, architecture)
     inferred = architecture.infer(found.outline, found.shapes) if found.fit.misshaped else {}
@@ -91,9 +95,13 @@ def _fitted(state: StateDict, architecture: Architecture) -> _Match:
         if not all(key.startswith(prefix) for key in shapes):
             continue
         cut = {key.removeprefix(prefix): shape for key, shape in shapes.items()}
-        fit = compare(module, cut, architecture.ignored)
-        if best is None or fit.faults < best.fit.faults:
-            best = _Match(architecture, module, fit, prefix, cut)
+        for names in ({key: key for key in cut}, architecture.rename(module, list(cut))):
+            if len(set(names.values())) != len(cut):
+                continue
+            own = {names[key]: shape for key, shape in cut.items()}
+            fit = compare(module, own, architecture.ignored)
+            if best is None or fit.faults < best.fit.faults:
+                best = _Match(architecture, module, fit, prefix, names, own)
     assert best is not None
     return best
 
@@ -110,7 +118,7 @@ def _common_prefixes(keys: Mapping[str, Any]) -> list[str]:
     return prefixes
 
 
-def _hint(match: _Match, arguments: Mapping[str, Any]) -> str:
+def _hint(match: _Match) -> str:
     fixed = match.architecture.infer(match.outline, match.shapes)
     if not fixed:
         return ""
@@ -126,6 +134,10 @@ def _notes(state: StateDict, match: _Match) -> list[str]:
             notes.append(
                 f"All keys begin with {match.prefix!r}; the network's own keys come after it."
             )
+    if any(theirs != ours for theirs, ours in match.names.items()):
+        notes.append(
+            "Some keys are named as older versions of the library did; downloads keep these names."
+        )
     if match.fit.tied:
         pairs = ", ".join(f"{key} (as {other})" for key, other in list(match.fit.tied.items())[:5])
         notes.append(f"Not in the file, as they are tied to others in it: {pairs}.")
@@ -140,7 +152,7 @@ def _notes(state: StateDict, match: _Match) -> list[str]:
 def _filled(state: StateDict, match: _Match) -> nn.Module:
     """The network with the uploaded weights, in the uploaded number types, tied as it ties them."""
     loaded = {
-        (state.key_prefix + key)[len(match.prefix) :]: tensor
+        match.names[(state.key_prefix + key)[len(match.prefix) :]]: tensor
         for key, tensor in state.load().items()
     }
     floats = {t.dtype for t in loaded.values() if t.dtype.is_floating_point}
@@ -186,15 +198,9 @@ def _exported(architecture: Architecture, module: nn.Module, path: Path) -> Cano
     """With any batch size where that works, else with that of the example."""
     args, kwargs = architecture.example(module)
     reason: Exception | None = None
-    for free in (True, False):
+    for shapes in (_free(args, kwargs), None):
         try:
-            with torch.no_grad():
-                program = torch.export.export(
-                    module,
-                    args,
-                    kwargs,
-                    dynamic_shapes=_free(module, args, kwargs) if free else None,
-                )
+            program = torch.export.export(module, args, kwargs, dynamic_shapes=shapes)
             torch.export.save(program, str(path))
             return load_model(path, "pt2")
         except UnsupportedOperator:

@@ -78,7 +78,7 @@ def timm_architecture(name: str, arguments: Mapping[str, Any]) -> Architecture:
     def infer(module: nn.Module, shapes: Shapes) -> dict[str, Any]:
         return _inferred(module, shapes, used)
 
-    return Architecture(f"timm:{name}", used, build, example, infer, _IGNORED)
+    return Architecture(f"timm:{name}", used, build, example, infer, ignored=_IGNORED)
 
 
 def _config(module: nn.Module) -> Mapping[str, Any]:

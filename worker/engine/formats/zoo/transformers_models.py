@@ -36,8 +36,8 @@ _HEADS = (
     "TOKEN_CLASSIFICATION",
     "IMAGE_CLASSIFICATION",
     "AUDIO_CLASSIFICATION",
-    "CAUSAL_LM",
     "MASKED_LM",
+    "CAUSAL_LM",
     "QUESTION_ANSWERING",
     "MULTIPLE_CHOICE",
     "PRETRAINING",
@@ -145,7 +145,6 @@ def _architecture(
         try:
             config = config_class(**fields)
             config.use_cache = False
-            config.return_dict = False
             with torchvision_or_none():
                 network = getattr(transformers, class_name)
             return network._from_config(config, dtype=dtype)
@@ -156,11 +155,13 @@ def _architecture(
             ) from error
 
     def example(module: nn.Module) -> Inputs:
-        return (), _example(module, arguments.get("sequence_length"))
+        inputs = _example(module, arguments.get("sequence_length"))
+        # Plain tuples: a class of results would have to be known to whoever reads the export.
+        return (), inputs | {"return_dict": False}
 
     notes = [] if named else [f"By its keys, the upload belongs to transformers' {class_name}."]
     name = f"transformers:{model_type}"
-    return Architecture(name, used, build, example, _inferred, _IGNORED, notes)
+    return Architecture(name, used, build, example, _inferred, _renamed, _IGNORED, notes)
 
 
 def wrong_kinds() -> tuple[type[Exception], ...]:
@@ -217,6 +218,25 @@ def _length(config: Any, sequence: Any) -> int:
     if type(sequence) is not int or not 1 <= sequence <= min(longest, 8192):
         raise wrong_arguments(f"sequence_length is a whole number from 1 to {longest:,}.")
     return sequence
+
+
+def _renamed(module: nn.Module, keys: list[str]) -> dict[str, str]:
+    """Keys as files on the hub have them, to those of the classes, as `from_pretrained` renames
+    them. Conversions that change the tensors too are left out."""
+    same = {key: key for key in keys}
+    try:
+        from transformers.conversion_mapping import get_model_conversion_mapping
+        from transformers.core_model_loading import WeightRenaming
+    except ImportError:
+        return same
+    network: Any = module
+    steps = [
+        step for step in get_model_conversion_mapping(network) if isinstance(step, WeightRenaming)
+    ]
+    for key in sorted(keys):
+        for step in steps:
+            same[key] = step.rename_source_key(same[key])[0]
+    return same
 
 
 def _inferred(module: nn.Module, shapes: Shapes) -> dict[str, Any]:
