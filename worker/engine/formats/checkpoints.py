@@ -65,6 +65,44 @@ def copy_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
+def as_uploaded(
+    state: Mapping[str, Tensor],
+    upload: Path,
+    *,
+    key_prefix: str = "",
+    renamed: Mapping[str, str] | None = None,
+    others: bool = True,
+) -> dict[str, Tensor]:
+    """`state` with the keys, and in the order, of the file of weights that its network was made
+    from; a `.pt2` has these already.
+
+    `key_prefix` and `renamed` are those of `OpenedModel.details`. `others`: tensors of the upload
+    that the network has no use for come along as they are (not for masks). Keys that the upload
+    leaves out, being tied to others, stay out. Raises InvalidFile.
+    """
+    # Late: opening an upload reaches back to this package's readers.
+    from worker.engine.formats.sniff import sniff_model_format
+    from worker.engine.formats.state_dict import read_state_dict
+    from worker.engine.formats.stored import load_stored
+
+    format = sniff_model_format(upload)
+    if format == "pt2":
+        return dict(state)
+    file = read_state_dict(upload, format)
+    stored = {file.key_prefix + key: tensor for key, tensor in file.tensors.items()}
+    rest = {}
+    result: dict[str, Tensor] = {}
+    for key, tensor in stored.items():
+        short = key.removeprefix(key_prefix)
+        own = (renamed or {}).get(short, short)
+        if own in state:
+            result[key] = state[own]
+        elif others:
+            rest[key] = tensor
+            result[key] = torch.empty(0)
+    return result | load_stored(upload, rest)
+
+
 def write_safetensors(state: Mapping[str, Tensor], path: Path) -> WrittenFile:
     """Weights as safetensors. The format knows no sharing: every name gets its own bytes."""
     apart = {key: tensor.detach().cpu().clone().contiguous() for key, tensor in state.items()}

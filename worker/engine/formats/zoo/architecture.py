@@ -19,6 +19,10 @@ def _same(module: nn.Module, keys: list[str]) -> dict[str, str]:
     return {key: key for key in keys}
 
 
+def _no_note(inputs: Inputs) -> str:
+    return ""
+
+
 def _nothing(module: nn.Module, shapes: Shapes) -> dict[str, Any]:
     return {}
 
@@ -32,7 +36,8 @@ class Architecture:
     it with, two samples. `infer(module, shapes)`: arguments that can be read off the shapes of the
     uploaded tensors where they differ from those of the network. `rename(module, keys)`: keys of
     old files to those the library uses now. `ignored`: patterns of keys that old files hold and the
-    network has no use for. `notes`: sentences about how it was chosen.
+    network has no use for. `input_note(example)`: a sentence about the sizes that are fixed now.
+    `notes`: sentences about how it was chosen.
     """
 
     name: str
@@ -42,6 +47,7 @@ class Architecture:
     infer: Callable[[nn.Module, Shapes], dict[str, Any]] = _nothing
     rename: Callable[[nn.Module, list[str]], dict[str, str]] = _same
     ignored: tuple[str, ...] = ()
+    input_note: Callable[[Inputs], str] = _no_note
     notes: list[str] = field(default_factory=list)
 
 

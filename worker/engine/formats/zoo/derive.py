@@ -66,6 +66,8 @@ def derive(state: StateDict, name: str, arguments: Mapping[str, Any], path: Path
         )
     module = _filled(state, match)
     notes = _notes(state, match)
+    sizes = match.architecture.input_note(match.architecture.example(module))
+    notes += [sizes] if sizes else []
     model = _exported(match.architecture, module, path)
     renamed = {theirs: ours for theirs, ours in match.names.items() if theirs != ours}
     return Derived(model, path, match.architecture.arguments, match.prefix, renamed, notes)

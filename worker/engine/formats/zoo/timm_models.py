@@ -78,7 +78,9 @@ def timm_architecture(name: str, arguments: Mapping[str, Any]) -> Architecture:
     def infer(module: nn.Module, shapes: Shapes) -> dict[str, Any]:
         return _inferred(module, shapes, used)
 
-    return Architecture(f"timm:{name}", used, build, example, infer, ignored=_IGNORED)
+    return Architecture(
+        f"timm:{name}", used, build, example, infer, ignored=_IGNORED, input_note=_said
+    )
 
 
 def _config(module: nn.Module) -> Mapping[str, Any]:
@@ -99,6 +101,14 @@ def _size(module: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, int, in
     if not all(type(n) is int and 0 < n <= 4096 for n in sizes):
         raise wrong_arguments("The size of the images (img_size, in_chans) makes no sense.")
     return sizes
+
+
+def _said(inputs: Inputs) -> str:
+    channels, height, width = inputs[0][0].shape[1:]
+    return (
+        f"It takes images of {channels} x {height} x {width}; give in_chans and img_size in "
+        "architecture_args for others."
+    )
 
 
 def _first(names: Any) -> list[str]:

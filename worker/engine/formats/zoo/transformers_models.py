@@ -48,7 +48,7 @@ _HEADS = (
 # Ours, beside the fields of the configuration.
 _OWN = {"class", "num_labels", "sequence_length"}
 _IGNORED = (r"position_ids$", r"(^|\.)masked_bias$", r"attn\.bias$", r"rotary_emb\.inv_freq$")
-_SEQUENCE = 32
+_SEQUENCE = 128
 
 
 def _transformers() -> Any:
@@ -161,7 +161,17 @@ def _architecture(
 
     notes = [] if named else [f"By its keys, the upload belongs to transformers' {class_name}."]
     name = f"transformers:{model_type}"
-    return Architecture(name, used, build, example, _inferred, _renamed, _IGNORED, notes)
+    return Architecture(name, used, build, example, _inferred, _renamed, _IGNORED, _said, notes)
+
+
+def _said(inputs: Inputs) -> str:
+    ids = inputs[1].get("input_ids")
+    if ids is None:
+        return ""
+    return (
+        f"It takes sequences of {ids.shape[-1]} tokens; give sequence_length in "
+        "architecture_args for others."
+    )
 
 
 def wrong_kinds() -> tuple[type[Exception], ...]:
