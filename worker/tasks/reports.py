@@ -94,30 +94,36 @@ class Figures(Report):
                 within = value is None or whole or 0 <= value <= 1
                 require(within, f"{name} of {value}")
             require(ordered(figure.low, figure.value, figure.high), f"the interval of {name}")
-        require((self.correct is None) == (self.accuracy is None), "half an accuracy")
         require(ordered(self.low, self.accuracy, self.high), "the interval of the accuracy")
-        if self.kind == Kind.SINGLE_LABEL:
-            self._check_counts()
+        for name, value in (("accuracy", self.accuracy), ("loss", self.loss)):
+            same = name not in names or close(self.metrics[name].value, value)
+            require(same, f"two values of the {name}")
+        self._check_counts()
 
     def _check_counts(self) -> None:
-        """Of whole samples that are right or wrong."""
-        correct, accuracy = self.correct, self.accuracy
-        require(correct is not None and correct <= self.samples, "more right than there are")
-        assert correct is not None
-        assert accuracy is not None
-        require(abs(accuracy - correct / self.samples) < TOLERANCE, "an accuracy not of its count")
+        """Of answers: samples, labels or positions that are right or wrong."""
+        require((self.correct is None) == (self.accuracy is None), "half an accuracy")
         paired = (self.flips, self.lost, self.gained)
         require(None not in paired or set(paired) == {None}, "half a comparison")
+        if self.correct is None:
+            require(self.kind == Kind.REGRESSION and None in paired, "answers left out")
+            return
+        require(self.kind != Kind.REGRESSION, "answers where there are only numbers")
         if self.flips is not None and self.lost is not None and self.gained is not None:
-            require(self.lost + self.gained <= self.flips <= self.samples, "flips that can't be")
-            require(self.gained <= correct, "more gained than right")
-            require(self.lost <= self.samples - correct, "more lost than wrong")
+            require(self.lost + self.gained <= self.flips, "flips that can't be")
+            require(self.gained <= self.correct, "more gained than right")
+        if self.kind == Kind.SINGLE_LABEL:
+            require(self.correct <= self.samples, "more right than there are")
+            share = self.correct / self.samples
+            require(close(self.accuracy, share), "an accuracy not of its count")
+            require((self.flips or 0) <= self.samples, "more flips than samples")
+            require((self.lost or 0) <= self.samples - self.correct, "more lost than wrong")
 
     def check_against(self, dense: Figures) -> None:
         """Raises ChildMalformed unless this can be what pruning made of `dense`."""
         require(self.kind == dense.kind, "figures of two kinds")
         require(self.samples == dense.samples, "figures of two splits")
-        if self.kind == Kind.SINGLE_LABEL and self.lost is not None and self.gained is not None:
+        if self.correct is not None and self.lost is not None and self.gained is not None:
             changed = (dense.correct or 0) - self.lost + self.gained
             require(self.correct == changed, "lost and gained that don't add up")
 
@@ -312,6 +318,11 @@ def ordered(low: float | None, value: float | None, high: float | None) -> bool:
     if low is None or value is None or high is None:
         return False
     return low - TOLERANCE <= value <= high + TOLERANCE
+
+
+def close(first: float | None, second: float | None) -> bool:
+    """Whether they are the same figure, as far as both are known."""
+    return first is None or second is None or math.isclose(first, second, abs_tol=TOLERANCE)
 
 
 def check_texts(value: Any, what: str) -> None:
