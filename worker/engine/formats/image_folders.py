@@ -117,9 +117,9 @@ def find_images(archive: zipfile.ZipFile, archive_bytes: int, notes: list[str]) 
             "Pack the images anew.",
         )
     if hidden:
-        notes.append(f"{_count(hidden, 'hidden file')} in the archive left out.")
+        notes.append(f"{_count(hidden, 'hidden file')} left out.")
     if others:
-        notes.append(f"{_count(others, 'file')} in the archive left out: no images.")
+        notes.append(f"{_count(others, 'file')} left out: no images.")
     if not paths:
         raise InvalidFile("The archive has no images.", PACK_HINT)
     found = list(_sorted_in(paths))

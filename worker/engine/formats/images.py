@@ -65,8 +65,9 @@ class Geometry:
 
 def look_at(data: bytes, name: str) -> Look:
     """Reads the header of an image. Raises InvalidFile, naming the entry; decodes nothing."""
-    with _opened(data, name) as image:
-        turn = _turn(image, name)
+    with _opened(data, name) as image, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        turn = _turn(image)
         width, height = image.size
         size = (width, height) if turn >= 5 else (height, width)
         return Look(size, image.mode, turn > 1, bool(getattr(image, "is_animated", False)))
@@ -77,8 +78,9 @@ def decode(data: bytes, name: str, geometry: Geometry, channels: int) -> np.ndar
 
     Raises InvalidFile, naming the entry, if it is cut short or damaged.
     """
-    with _opened(data, name) as image:
-        turn = _turn(image, name)
+    with _opened(data, name) as image, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        turn = _turn(image)
         try:
             plain = image.convert("RGB" if channels == 3 else "L")
         except Exception as error:
@@ -122,8 +124,13 @@ def _opened(data: bytes, name: str) -> Image.Image:
     return image
 
 
-def _turn(image: Image.Image, name: str) -> int:
-    """How a camera held it, 1 to 8. Of a PNG only what is said before its pixels counts."""
+def _turn(image: Image.Image) -> int:
+    """How a camera held it, 1 to 8. Of a PNG only what is said before its pixels counts.
+
+    TIFFs are turned by Pillow itself, their size too.
+    """
+    if image.format == "TIFF":
+        return 1
     if image.format in ("PNG", "PPM", "BMP", "GIF") and "exif" not in image.info:
         return 1
     try:
