@@ -11,10 +11,11 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from app.domain.errors import PrunescopeError
+from app.domain.errors import InvalidInput, PrunescopeError
 from app.settings import Settings
 
 LEAST_FREE_BYTES = 1 << 30
+EXTRAS = {"timm": "timm", "transformers": "transformers", "parquet": "arro3", "ray": "ray"}
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,9 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield device_finding(settings)
     yield data_dir_finding(settings)
     yield database_finding(settings)
-    yield Finding(
-        "isolation",
-        True,
-        "none: uploads are read as data by our own readers, in the worker's own process",
-    )
-    for extra in ("timm", "transformers", "ray"):
-        there = importlib.util.find_spec(extra) is not None
+    yield isolation_finding(settings)
+    for extra, module in EXTRAS.items():
+        there = importlib.util.find_spec(module) is not None
         yield Finding(extra, True, "installed" if there else "not installed (optional)")
 
 
@@ -59,6 +56,42 @@ def torch_finding() -> Finding:
             "torch", False, f"can't be loaded ({type(error).__name__})", "Run make demo again."
         )
     return Finding("torch", True, f"{version}, {threads} threads, {gpus} GPUs")
+
+
+def isolation_finding(settings: Settings) -> Finding:
+    """What a worker started here would use, and how it could be stronger."""
+    try:
+        said = _ask_for_isolation(settings)
+    except (subprocess.SubprocessError, ValueError) as error:
+        return Finding(
+            "isolation",
+            False,
+            f"can't be found out ({type(error).__name__})",
+            "Run make demo again.",
+        )
+    return Finding("isolation", bool(said["ok"]), str(said["text"]), str(said["hint"]))
+
+
+def require_isolation(settings: Settings) -> None:
+    """Raises InvalidInput when a level is asked for that this machine doesn't have."""
+    if settings.isolation == "auto":
+        return
+    said = _ask_for_isolation(settings)
+    if not said["available"]:
+        raise InvalidInput(str(said["text"]), str(said["hint"]))
+
+
+def _ask_for_isolation(settings: Settings) -> dict[str, object]:
+    """Of a child process, as this one knows no worker. Raises SubprocessError, ValueError."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "worker.sandbox.isolation"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        env=os.environ | {"PRUNESCOPE_ISOLATION": settings.isolation},
+    )
+    return json.loads(ended.stdout)
 
 
 def device_finding(settings: Settings) -> Finding:

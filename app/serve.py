@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import click
 import uvicorn
 
+from app.doctor import require_isolation
 from app.domain.errors import Conflict
 from app.settings import Settings
 from app.store import workers
@@ -152,6 +153,7 @@ def run_server(settings: Settings, worker_count: int) -> None:
     Raises InvalidInput for what this installation can't do, Conflict when the port is taken.
     """
     settings.require_supported()
+    require_isolation(settings)
     require_address(settings.host, settings.port)
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s"

@@ -32,6 +32,7 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65535)
     allowed_hosts: list[str] = Field(default_factory=list)
     lease_seconds: float = Field(default=60.0, gt=0)
+    isolation: Literal["auto", "bubblewrap", "landlock", "rlimits"] = "auto"
 
     def model_post_init(self, context: object) -> None:
         self.data_dir = self.data_dir.expanduser().resolve()

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.support.live import LiveServer
+from worker.sandbox.isolation import missing
 
 
 def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -101,9 +102,39 @@ def test_push_says_once_what_the_server_said(tmp_path: Path, sample, server: Liv
     assert wrong.stderr.count("Authorization: Bearer") == 1
 
 
-@pytest.mark.parametrize(("device", "code"), [("cpu", 0), ("tpu", 1)])
-def test_doctor_looks_at_the_device(tmp_path: Path, device: str, code: int) -> None:
+@pytest.mark.parametrize(("device", "mark"), [("cpu", "ok "), ("tpu", "!! ")])
+def test_doctor_looks_at_the_device(tmp_path: Path, device: str, mark: str) -> None:
     ended = run("doctor", "--data-dir", tmp_path, PRUNESCOPE_DEVICE=device)
-    assert ended.returncode == code
+    assert ended.returncode == ("!! " in ended.stdout)
     (line,) = (line for line in ended.stdout.splitlines() if " device " in line[:12])
+    assert line.startswith(mark)
     assert device in line
+
+
+@pytest.mark.parametrize("level", ["bubblewrap", "landlock", "rlimits"])
+def test_doctor_looks_at_the_isolation(tmp_path: Path, level: str) -> None:
+    """A level below what the machine has is found wrong, with what would be stronger."""
+    if why := missing(level):
+        pytest.skip(f"no {level} here: {why}")
+    ended = run("doctor", "--data-dir", tmp_path, PRUNESCOPE_ISOLATION=level)
+    lines = ended.stdout.splitlines()
+    (at,) = (number for number, line in enumerate(lines) if " isolation " in line[:16])
+    assert f" {level}: " in lines[at]
+    strongest = level == "bubblewrap" and missing("landlock") == ""
+    assert lines[at].startswith("ok ") == strongest
+    assert strongest or "ubblewrap" in lines[at + 1] or "Landlock" in lines[at + 1]
+
+
+def test_doctor_names_the_extras(tmp_path: Path) -> None:
+    ended = run("doctor", "--data-dir", tmp_path)
+    for extra in ("timm", "transformers", "parquet"):
+        (line,) = (line for line in ended.stdout.splitlines() if line[4:].startswith(extra + " "))
+        assert line.endswith(("installed", "not installed (optional)"))
+
+
+def test_a_server_refuses_an_isolation_that_is_not_there(tmp_path: Path) -> None:
+    """Rather than start workers that die of it again and again."""
+    ended = run(
+        "serve", "--data-dir", tmp_path, PRUNESCOPE_ISOLATION="bubblewrap", PATH="/nowhere"
+    )
+    refused(ended, 1, "'bubblewrap' is not available", "PRUNESCOPE_ISOLATION to auto")

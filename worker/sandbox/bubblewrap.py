@@ -26,13 +26,13 @@ def command(program: str, arena: Path | None, environment: Mapping[str, str]) ->
     words += ["--cap-drop", "ALL", "--hostname", "inside", "--clearenv"]
     for name, value in environment.items():
         words += ["--setenv", name, value]
+    # Nothing is kept in memory by writing files: what a child writes is on the disk, and counted.
+    words += ["--size", str(_UNIT_BYTES), "--tmpfs", "/tmp", "--proc", "/proc", "--dev", "/dev"]
+    # After the above: Python, or the data, may be installed below one of them.
     for place in readable():
         words += ["--ro-bind", str(place), str(place)]
-    words += ["--proc", "/proc", "--dev", "/dev"]
     for place in SYSTEM_FACTS:
         words += ["--ro-bind-try", str(place), str(place)]
-    # Nothing is kept in memory by writing files: what a child writes is on the disk, and counted.
-    words += ["--size", str(_UNIT_BYTES), "--tmpfs", "/tmp"]
     if arena is not None:
         words += ["--bind", str(arena), str(arena)]
     return [*words, "--remount-ro", "/dev", "--remount-ro", "/", "--"]

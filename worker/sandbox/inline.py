@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import json
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -35,12 +35,17 @@ def run_inline(
     limits = limits or Limits()
     folder = Folder(Path(tempfile.mkdtemp(prefix="prunescope-inline-")))
     reader = wire.Reader(limits.message_bytes, limits.total_message_bytes)
+    raised_by_listener: list[Exception] = []
 
     def tell(kind: str, body: dict[str, Any]) -> None:
         if should_stop():
             raise Stopped("The computation was stopped.")
         for message in reader.feed(wire.encode({"tell": kind, "body": body})):
-            on_message(message["tell"], message["body"], folder.path)
+            try:
+                on_message(message["tell"], message["body"], folder.path)
+            except Exception as error:
+                raised_by_listener.append(error)
+                raise
 
     job = InsideJob(
         wire.decode(wire.encode(dict(arguments))[wire.HEADER :]), files, folder.path, tell
@@ -48,16 +53,13 @@ def run_inline(
     try:
         value = perform(recipes, recipe, job)
         (answer,) = reader.feed(wire.encode({"result": value}))
-    except PrunescopeError:
-        shutil.rmtree(folder.path, ignore_errors=True)
-        raise
-    except Exception as error:
-        where = {"disk_bytes": limits.disk_bytes, "folder": str(folder.path)}
-        failed = ending.failed_inside(describe(error)["failed"], **where)
-        shutil.rmtree(folder.path, ignore_errors=True)
-        raise failed from error
-    except BaseException:
-        shutil.rmtree(folder.path, ignore_errors=True)
-        raise
+    except BaseException as error:
+        folder.discard()
+        if isinstance(error, PrunescopeError) or error in raised_by_listener:
+            raise
+        if not isinstance(error, Exception):
+            raise
+        where = {"disk_bytes": limits.disk_bytes, "folder": tempfile.gettempdir()}
+        raise ending.failed_inside(describe(error)["failed"], **where) from error
     folder.settled = True
     return Result(answer["result"], folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 
@@ -64,6 +65,28 @@ def find_isolation(forced: str | None = None) -> Isolation:
     return describe(wanted)
 
 
+def examine() -> dict[str, object]:
+    """`{ok, text, hint, available}` for people: what is in force, and how it could be stronger."""
+    try:
+        found = find_isolation()
+    except InvalidInput as error:
+        return {"ok": False, "text": error.message, "hint": error.hint, "available": False}
+    hints: list[str] = []
+    if found.level != "bubblewrap":
+        if not missing("bubblewrap"):
+            hints.append(f"bubblewrap works here: set {VARIABLE} to auto.")
+        elif bubblewrap.find_bubblewrap() is None:
+            hints.append("Install bubblewrap (apt install bubblewrap).")
+        else:
+            hints.append(f"{missing('bubblewrap').capitalize()}: allow user namespaces.")
+    if not landlock_abi():
+        hints.append("A kernel with Landlock (5.13 or newer, lsm=landlock) walls off files.")
+    if not found.seccomp:
+        hints.append("System calls are filtered on Linux on x86-64 and ARM64 only.")
+    text = found.sentence.removesuffix(".")
+    return {"ok": not hints, "text": text, "hint": " ".join(hints), "available": True}
+
+
 def describe(level: str) -> Isolation:
     abi = landlock_abi() if level != "rlimits" else 0
     seccomp = has_seccomp()
@@ -76,8 +99,16 @@ def describe(level: str) -> Isolation:
         parts.append("system calls by seccomp")
     parts.append("no privileges, limits on memory, output and time")
     sentence = f"{level}: uploads are read and run in a child process with " + "; ".join(parts)
-    if not abi and level != "bubblewrap":
-        sentence += "; files of this user can be read by it"
+    if not abi:
+        sentence += (
+            "; the files it is given can be changed by it"
+            if level == "bubblewrap"
+            else "; files of this user can be read and changed by it"
+        )
     if not seccomp and level != "bubblewrap":
         sentence += "; the network can be reached by it"
     return Isolation(level, abi, seccomp, sentence + ".")
+
+
+if __name__ == "__main__":
+    print(json.dumps(examine()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import tempfile
@@ -14,6 +13,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from app.domain.errors import ChildFailed, InvalidInput
+from worker.sandbox import wire
 from worker.sandbox.folders import Folder, make_arena, make_folder, take_file
 from worker.sandbox.isolation import Isolation, find_isolation
 from worker.sandbox.keeper import Keeper, ZygoteGone
@@ -197,7 +197,7 @@ class Walls:
 def written(arguments: Mapping[str, Any], arena: Path) -> IO[bytes]:
     """The arguments in a file without a name, at its beginning."""
     file = tempfile.TemporaryFile(dir=arena)  # noqa: SIM115
-    file.write(json.dumps(dict(arguments)).encode())
+    file.write(wire.encode(dict(arguments))[wire.HEADER :])
     file.flush()
     file.seek(0)
     return file
