@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from pathlib import Path
@@ -55,7 +56,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def table(client: Client, analysis: int) -> list[tuple]:
     found = client.call("GET", f"/api/analyses/{analysis}")
     return sorted(
-        (curve["unit"], *sorted(point.items()))
+        (curve["unit"], point["sparsity"], json.dumps(point, sort_keys=True))
         for curve in found["curves"]
         for point in curve["points"]
     )
