@@ -130,13 +130,16 @@ def _tensors_in(value: Mapping[Any, Any]) -> int:
 def _chosen(root: Mapping[Any, Any], notes: list[str]) -> tuple[str, Mapping[Any, Any]]:
     """The mapping that holds the weights, and the names on the way to it."""
     found: list[tuple[str, Mapping[Any, Any]]] = []
+    # The same mapping may stand under a thousand names, a thousand times over.
+    seen: set[int] = set()
 
     def look(value: Mapping[Any, Any], path: str, depth: int) -> None:
         for key, item in value.items():
             if not isinstance(item, dict) or not isinstance(key, str) or "." in key:
                 continue
-            if _NOT_WEIGHTS.search(key) or len(key) > MAX_KEY:
+            if _NOT_WEIGHTS.search(key) or len(key) > MAX_KEY or id(item) in seen:
                 continue
+            seen.add(id(item))
             name = f"{path}.{key}" if path else key
             if _tensors_in(item):
                 found.append((name, item))

@@ -32,7 +32,8 @@ _NOT_ARGUMENTS = {"cfg", "block_args", "kwargs", "args", "device", "dtype"}
 _IGNORED = (r"relative_position_index$", r"attn_mask$", r"total_(ops|params)$")
 
 
-def _timm() -> Any:
+def import_timm() -> Any:
+    """timm, never reaching for the network. Raises InvalidInput with the line that installs it."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     try:
         with torchvision_or_stand_in():
@@ -44,7 +45,7 @@ def _timm() -> Any:
 
 def timm_architecture(name: str, arguments: Mapping[str, Any]) -> Architecture:
     """`name`: as `timm.list_models()` or `timm.list_pretrained()` has it. Raises InvalidInput."""
-    timm = _timm()
+    timm = import_timm()
     models = set(timm.list_models())
     if name not in models and name not in timm.list_pretrained():
         raise unknown_architecture(

@@ -51,7 +51,9 @@ _IGNORED = (r"position_ids$", r"(^|\.)masked_bias$", r"attn\.bias$", r"rotary_em
 _SEQUENCE = 128
 
 
-def _transformers() -> Any:
+def import_transformers() -> Any:
+    """transformers, never reaching for the network. Raises InvalidInput with the line that
+    installs it."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
     try:
@@ -81,7 +83,7 @@ def _classes(value: Any) -> list[str]:
 
 def transformers_architectures(name: str, arguments: Mapping[str, Any]) -> list[Architecture]:
     """`name`: a model type or a class in the library's own lists. Raises InvalidInput."""
-    transformers = _transformers()
+    transformers = import_transformers()
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING, CONFIG_MAPPING_NAMES
 
     mappings = _mappings()
