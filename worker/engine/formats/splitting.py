@@ -71,7 +71,7 @@ def choose_rows(
     """
     called = {"train": "x_train", "tune": "x_tune and y_tune"} | dict(names or {})
     if "" in sizes:
-        return _thirds(sizes[""], strata[""], seed, notes)
+        return _thirds(sizes[""], strata[""], seed, notes, called["tune"])
     if "tune" in sizes:
         return {name: (name, None) for name in SPLITS if name in sizes}
     total, cut = sizes["train"], strata["train"]
@@ -90,7 +90,7 @@ def choose_rows(
     return {"train": ("train", train), "tune": ("train", tune), "test": ("test", None)}
 
 
-def _thirds(total: int, cut: Strata, seed: int, notes: list[str]) -> Rows:
+def _thirds(total: int, cut: Strata, seed: int, notes: list[str], tune: str) -> Rows:
     everything = np.arange(total)
     held_out = round(HELD_OUT * total)
     test = cut.take(everything, held_out, 2 * seed)
@@ -101,8 +101,7 @@ def _thirds(total: int, cut: Strata, seed: int, notes: list[str]) -> Rows:
         few = "1 sample is" if total == 1 else f"{total} samples are"
         raise InvalidFile(
             f"{few} too few to be split into train, tune and test.",
-            "Give more samples (several of each class), or name the splits yourself: "
-            "x_tune, y_tune, …",
+            f"Give more samples (several of each class), or split them yourself: bring {tune}.",
         )
     notes.append(
         f"Split here, {cut.how}: {len(train):,} train, {len(tune):,} tune, {len(test):,} test."
