@@ -4,12 +4,15 @@ The area under the ROC curve is the chance that a positive sample has a higher s
 one (Mann and Whitney; ties count half). Scores in the same bin are taken as tied, so the binned
 value differs from the exact one by at most half of the share of pairs that fall into one bin.
 
-Bins are as fine near 0 and 1 as their distance from there: eight an octave of min(p, 1 - p), down
-to 2**-16, and one for all beyond. They are read off the bits of the float32, which costs next to
-nothing. 256 bins in all.
+The score is the probability p, and its bin follows from -ln p: 16 bins an octave of it, from 2**-11
+to 2**5, one for all beyond at each end. So bins are as fine near p = 1 as their distance from it,
+and near p = 0 in proportion to p. They are read off the bits of the float32, which costs next to
+nothing and no exponential.
 """
 
 from __future__ import annotations
+
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -19,27 +22,20 @@ BINS = 256
 MOST_SCORES = 100
 """With more classes or labels than this there is no AUROC: its histograms would cost too much."""
 
-_SHIFT = 20
-_LOWEST = 1008 - 127  # the bits of 0.5 above the shift are 1008
+_SHIFT = 19
+_LOWEST = (127 - 11) * 16  # the bits of 2**-11 above the shift
 
 
-def bins_of(probabilities: Tensor) -> Tensor:
-    """The bin (int32, 0 to 255, growing with the probability) of each; of NaN, anything."""
-    low = torch.minimum(probabilities, 1 - probabilities)
-    found = low.view(torch.int32).bitwise_right_shift_(_SHIFT).clamp_(_LOWEST, _LOWEST + 127)
-    found.sub_(_LOWEST)
-    return torch.where(probabilities > 0.5, 255 - found, found)
+def bins_of(log_probabilities: Tensor) -> Tensor:
+    """The bin of each log probability: int32, 0 (p near 1) to 255; of NaN, anything."""
+    bits = log_probabilities.float().neg().view(torch.int32)
+    return bits.bitwise_right_shift_(_SHIFT).sub_(_LOWEST).clamp_(0, BINS - 1)
 
 
-def thresholds() -> np.ndarray:
-    """The lower edges of the bins that have one, ascending, float32 [254 or so].
-
-    A score belongs to the last bin whose edge it reaches. For comparing with other software.
-    """
-    bits = (np.arange(_LOWEST + 1, 1009, dtype=np.int32) << _SHIFT).view(np.float32)
-    # Above one half 1 - p has to be below an edge for p to be in the next bin.
-    above = np.nextafter(np.float32(1) - bits[:-1], np.float32(2), dtype=np.float32)[::-1]
-    return np.concatenate([bits, above])
+def edges() -> np.ndarray:
+    """The smallest -ln p of each bin but the first, ascending, float64 [255]."""
+    bits = np.arange(_LOWEST + 1, _LOWEST + BINS, dtype=np.int32) << _SHIFT
+    return bits.view(np.float32).astype(np.float64)
 
 
 def area(positives: np.ndarray, negatives: np.ndarray) -> np.ndarray | None:
@@ -50,6 +46,53 @@ def area(positives: np.ndarray, negatives: np.ndarray) -> np.ndarray | None:
     one, other = positives.sum(axis=1), negatives.sum(axis=1)
     if not (one.all() and other.all()):
         return None
-    below = np.cumsum(negatives, axis=1, dtype=np.float64) - negatives
+    # Bins start at the highest scores, so what comes later is lower.
+    below = other[:, None] - np.cumsum(negatives, axis=1)
     wins = (positives * (below + negatives / 2)).sum(axis=1)
     return wins / (one.astype(np.float64) * other)
+
+
+class Histograms:
+    """Counts of the scores of several networks (rows) by bin: all samples', and the positives'."""
+
+    def __init__(self, rows: int, scores: int) -> None:
+        self._scores = scores
+        self._every = torch.zeros(rows * scores * BINS, dtype=torch.int32)
+        self._positive = torch.zeros(rows * scores * BINS, dtype=torch.int32)
+
+    def add(self, logs: Tensor, positive: Tensor, first: int) -> None:
+        """Add log probabilities [rows, batch, scores] of the rows from `first` on.
+
+        `positive`: the one score of each sample that is (int64 [rows * batch, 1]), or which ones
+        are (bool [batch, scores]).
+        """
+        rows, batch, scores = logs.shape
+        places = bins_of(logs).add_(_starts(first, rows, batch, scores)).view(rows * batch, scores)
+        ones = _ones(places.numel())
+        self._every.scatter_add_(0, places.view(-1), ones)
+        if positive.dtype == torch.bool:
+            chosen = places.view(rows, batch, scores)[:, positive].view(-1)
+        else:
+            chosen = places.gather(1, positive).view(-1)
+        self._positive.scatter_add_(0, chosen, ones[: len(chosen)])
+
+    def mean_area(self, row: int) -> float | None:
+        """The mean AUROC over scores, None where one of them has none."""
+        size = self._scores * BINS
+        own = slice(row * size, (row + 1) * size)
+        every = self._every[own].numpy().reshape(-1, BINS)
+        positives = self._positive[own].numpy().reshape(-1, BINS)
+        areas = area(positives, every - positives)
+        return None if areas is None else float(areas.mean())
+
+
+@lru_cache(maxsize=4)
+def _starts(first: int, rows: int, batch: int, scores: int) -> Tensor:
+    """Where the histogram of each score begins, int32 [rows, batch, scores]."""
+    starts = torch.arange(first * scores, (first + rows) * scores, dtype=torch.int32) * BINS
+    return starts.view(rows, 1, scores).expand(rows, batch, scores).contiguous()
+
+
+@lru_cache(maxsize=4)
+def _ones(count: int) -> Tensor:
+    return torch.ones(count, dtype=torch.int32)

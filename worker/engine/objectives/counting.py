@@ -53,24 +53,40 @@ class Ratios:
         )
 
 
-def top_hits(
-    flat: Tensor, targets: Tensor, undecided: Tensor | None = None, size: int = TOP
-) -> Tensor:
-    """Is the target [n] among the `size` highest of its row of `flat` [n, classes]? bool [n].
+def comparable(outputs: Tensor) -> Tensor:
+    """Outputs in a type that numpy has too, with their order."""
+    return outputs if outputs.dtype in (torch.float32, torch.float64) else outputs.float()
 
-    Of equal outputs the first ones are higher, as argmax has it. `undecided` rows are no hits.
+
+def top_hits(
+    values: np.ndarray,
+    targets: np.ndarray,
+    right: np.ndarray,
+    undecided: np.ndarray | None = None,
+    size: int = TOP,
+) -> np.ndarray:
+    """Is the target [n] among the `size` highest of its row of `values` [n, classes]? bool [n].
+
+    Of equal values the first ones are higher, as argmax has it. `right` rows [n] have the target
+    highest, `undecided` ones are no hits.
     """
-    true = flat.gather(1, targets[:, None])
-    hits = (flat >= true).sum(1) <= size
-    rest = (~hits).nonzero().squeeze(1)
-    if len(rest):
-        # Outputs equal to the target's count only when they stand before it.
-        values, mark = flat[rest], true[rest]
-        earlier = torch.arange(flat.shape[1]) < targets[rest, None]
-        hits[rest] = ((values > mark) | ((values == mark) & earlier)).sum(1) < size
-    if undecided is not None:
-        hits &= ~undecided
+    hits = right.copy()
+    rest = np.flatnonzero(~right if undecided is None else ~(right | undecided))
+    some, marks = values[rest], values[rest, targets[rest]][:, None]
+    near = np.flatnonzero(_counts(some > marks) < size)
+    rest, some, marks = rest[near], some[near], marks[near]
+    sure = _counts(some >= marks) <= size
+    hits[rest] = sure
+    if not sure.all():
+        # Values equal to the target's count only when they stand before it.
+        earlier = np.arange(values.shape[1]) < targets[rest, None]
+        hits[rest] = _counts((some > marks) | ((some == marks) & earlier)) < size
     return hits
+
+
+def _counts(found: np.ndarray) -> np.ndarray:
+    """How many are true in each row: a matrix product, the fastest way for short rows."""
+    return found.astype(np.float32) @ np.ones(found.shape[1], dtype=np.float32)
 
 
 def macro_f1(right: np.ndarray, said: np.ndarray, support: np.ndarray) -> float | None:

@@ -13,7 +13,7 @@ from torch.nn import functional
 from app.domain.errors import InputMismatch
 from app.domain.estimates import ClusteredShare, Known, Mean, Share
 from app.domain.metrics import Kind
-from worker.engine.objectives.areas import BINS, MOST_SCORES, area, bins_of
+from worker.engine.objectives.areas import BINS, MOST_SCORES, Histograms
 from worker.engine.objectives.base import UNDECIDED, Evaluation, first_tensor, room
 from worker.engine.objectives.counting import Ratios
 
@@ -79,8 +79,7 @@ class LabelTally:
         self._undecided = np.zeros(rows, dtype=bool)
         self._said = np.zeros((rows, 2, labels), dtype=np.int64)
         self._support = np.zeros(labels, dtype=np.int64)
-        scores = labels if labels <= MOST_SCORES else 0
-        self._scores = torch.zeros(rows * 2 * scores * BINS, dtype=torch.int32)
+        self._scores = Histograms(rows, labels) if labels <= MOST_SCORES else None
 
     def add(
         self, outputs: Tensor, labels: Tensor, dense: np.ndarray | None, first: int = 0
@@ -116,17 +115,9 @@ class LabelTally:
             self._changes[0, own] += (predicted != dense).sum(axis=(1, 2))
             self._changes[1, own] += (was_right & ~right).sum(axis=(1, 2))
             self._changes[2, own] += (right & ~was_right).sum(axis=(1, 2))
-        if self._scores.numel():
-            self._count_scores(outputs, labels, first)
+        if self._scores is not None:
+            self._scores.add(functional.logsigmoid(values), labels > 0.5, first)
         return predicted
-
-    def _count_scores(self, outputs: Tensor, labels: Tensor, first: int) -> None:
-        rows, _, width = outputs.shape
-        places = bins_of(torch.sigmoid(outputs.float()))
-        starts = torch.arange(first * width, (first + rows) * width).view(rows, 1, width) * 2
-        places = places + (starts + labels.long()) * BINS
-        flat = places.reshape(-1)
-        self._scores.scatter_add_(0, flat, torch.ones(len(flat), dtype=torch.int32))
 
     def evaluation(self, row: int) -> Evaluation:
         samples = int(self._samples[row])
@@ -155,9 +146,6 @@ class LabelTally:
         )
 
     def _area(self, row: int) -> float | None:
-        if not self._scores.numel() or self._undecided[row]:
+        if self._scores is None or self._undecided[row]:
             return None
-        size = self._labels * 2 * BINS
-        own = self._scores[row * size : (row + 1) * size].numpy().reshape(-1, 2, BINS)
-        areas = area(own[:, 1], own[:, 0])
-        return None if areas is None else float(areas.mean())
+        return self._scores.mean_area(row)

@@ -28,7 +28,7 @@ from worker.engine.objectives.base import (
     first_tensor,
     room,
 )
-from worker.engine.objectives.counting import TOP, Ratios, macro_f1, top_hits
+from worker.engine.objectives.counting import TOP, Ratios, comparable, macro_f1, top_hits
 
 _CHUNK = 2**20
 
@@ -151,17 +151,18 @@ class PositionTally:
         step = max(1, _CHUNK // width)
         for start in range(0, len(flat), step):
             own = slice(start, start + step)
-            values, marks = flat[own], targets[own].clamp(min=0)
-            logs = torch.log_softmax(values.double(), 1)
-            lost = -logs.gather(1, marks[:, None]).squeeze(1)
-            classes = values.argmax(1)
+            marks = targets[own, None].clamp(min=0)
+            logs = torch.log_softmax(flat[own].double(), 1)
+            losses[own] = logs.gather(1, marks).neg_().squeeze(1).numpy()
+            values = comparable(flat[own]).numpy()
+            said[own] = values.argmax(1)
             undecided = None
-            if not bool(torch.isfinite(lost).all()):
-                undecided = values.isnan().any(1)
-                classes[undecided] = UNDECIDED
-            losses[own], said[own] = lost.numpy(), classes.numpy()
+            if not np.isfinite(losses[own]).all():
+                undecided = np.isnan(values).any(axis=1)
+                said[own][undecided] = UNDECIDED
             if hits is not None:
-                hits[own] = top_hits(values, marks, undecided).numpy()
+                goals = marks[:, 0].numpy()
+                hits[own] = top_hits(values, goals, said[own] == goals, undecided)
         return losses, said, hits
 
     def evaluation(self, row: int) -> Evaluation:

@@ -13,9 +13,9 @@ from torch.nn import functional
 from app.domain.errors import InputMismatch
 from app.domain.estimates import UNDEFINED, Estimate, Known, Mean, Share, mean_error
 from app.domain.metrics import Kind
-from worker.engine.objectives.areas import BINS, MOST_SCORES, area, bins_of
+from worker.engine.objectives.areas import BINS, MOST_SCORES, Histograms
 from worker.engine.objectives.base import UNDECIDED, Evaluation, first_tensor
-from worker.engine.objectives.counting import TOP, macro_f1, top_hits
+from worker.engine.objectives.counting import TOP, comparable, macro_f1, top_hits
 
 
 @dataclass(frozen=True)
@@ -68,34 +68,31 @@ class ClassTally:
         self._undecided = np.zeros(rows, dtype=bool)
         self._top = np.zeros(rows, dtype=np.int64) if classes >= TOP else None
         self._support = np.zeros(classes, dtype=np.int64)
-        # wrong and right by the class that was said; one more place for UNDECIDED
+        # Wrong and right by the class that was said, after one place for UNDECIDED.
         self._said = np.zeros((rows, 2, classes + 1), dtype=np.int64)
-        scores = classes if 1 < classes <= MOST_SCORES else 0
-        self._scores = torch.zeros(rows * scores * BINS, dtype=torch.int32)
-        self._true_scores = torch.zeros(rows * scores * BINS, dtype=torch.int32)
+        self._scores = Histograms(rows, classes) if 1 < classes <= MOST_SCORES else None
 
     def add(
         self, outputs: Tensor, labels: Tensor, dense: np.ndarray | None, first: int = 0
     ) -> np.ndarray:
         rows, batch, width = outputs.shape
         own = slice(first, first + rows)
-        flat = outputs.reshape(rows * batch, width)
-        targets = labels.repeat(rows)
+        flat = comparable(outputs.reshape(rows * batch, width))
+        targets = labels.repeat(rows)[:, None]
         logs = torch.log_softmax(flat.double(), 1)
         # What cross_entropy computes, with the logs kept.
-        losses = -logs.gather(1, targets[:, None]).squeeze(1)
-        classes = flat.argmax(1)
-        finite = bool(torch.isfinite(losses).all())
-        undecided = None
-        if not finite:
-            undecided = flat.isnan().any(1)
-            classes[undecided] = UNDECIDED
-            self._undecided[own] |= undecided.numpy().reshape(rows, batch).any(axis=1)
-        predicted = classes.numpy().reshape(rows, batch)
+        losses = logs.gather(1, targets).neg_().numpy().reshape(rows, batch)
+        values = flat.numpy()
+        predicted = values.argmax(1).reshape(rows, batch)
         with np.errstate(all="ignore"):
-            each = losses.numpy().reshape(rows, batch)
-            self._loss[0, own] += each.sum(axis=1)
-            self._loss[1, own] += np.einsum("rb,rb->r", each, each)
+            summed = losses.sum(axis=1)
+            self._loss[0, own] += summed
+            self._loss[1, own] += np.einsum("rb,rb->r", losses, losses)
+        undecided = None
+        if not np.isfinite(summed).all():
+            undecided = np.isnan(values).any(axis=1)
+            predicted[undecided.reshape(rows, batch)] = UNDECIDED
+            self._undecided[own] |= undecided.reshape(rows, batch).any(axis=1)
         self._samples[own] += batch
         truth = labels.numpy()
         right = predicted == truth
@@ -111,32 +108,20 @@ class ClassTally:
             self._support += np.bincount(truth, minlength=width)
         self._count_said(predicted, right, own)
         if self._top is not None:
-            hits = top_hits(flat, targets, undecided).numpy()
+            hits = top_hits(values, targets[:, 0].numpy(), right.reshape(-1), undecided)
             self._top[own] += hits.reshape(rows, batch).sum(axis=1)
-        if self._scores.numel():
-            self._count_scores(logs.float().exp_(), targets, first, rows, batch)
+        if self._scores is not None:
+            self._scores.add(logs.view(rows, batch, width), targets, first)
         return predicted
 
     def _count_said(self, predicted: np.ndarray, right: np.ndarray, own: slice) -> None:
-        rows = len(predicted)
-        width = self._classes + 1
-        place = predicted + width * right
-        place += (np.arange(rows) * (2 * width))[:, None]
-        place[predicted == UNDECIDED] += width
+        rows, width = len(predicted), self._classes + 1
+        # UNDECIDED, one below the first class, has the first place.
+        starts = np.arange(1, 2 * rows * width, 2 * width)
+        place = predicted + right * width
+        place += starts[:, None]
         counted = np.bincount(place.reshape(-1), minlength=rows * 2 * width)
         self._said[own] += counted.reshape(rows, 2, width)
-
-    def _count_scores(
-        self, probabilities: Tensor, targets: Tensor, first: int, rows: int, batch: int
-    ) -> None:
-        classes = self._classes
-        place = bins_of(probabilities).view(rows, batch, classes)
-        starts = torch.arange(first * classes, (first + rows) * classes) * BINS
-        places = place + starts.view(rows, 1, classes)
-        flat = places.view(-1)
-        self._scores.scatter_add_(0, flat, _ones(flat.numel()))
-        true = places.view(rows * batch, classes).gather(1, targets[:, None]).squeeze(1)
-        self._true_scores.scatter_add_(0, true, _ones(true.numel()))
 
     def evaluation(self, row: int) -> Evaluation:
         correct, flips, lost, gained = (int(count) for count in self._counts[:, row])
@@ -156,7 +141,7 @@ class ClassTally:
         )
 
     def _estimates(self, row: int, correct: int, samples: int) -> dict[str, Estimate]:
-        wrong, right = self._said[row, :, : self._classes]
+        wrong, right = self._said[row, :, 1:]
         return {
             "accuracy": Share(correct, samples),
             "top5": UNDEFINED if self._top is None else Share(int(self._top[row]), samples),
@@ -165,18 +150,6 @@ class ClassTally:
         }
 
     def _area(self, row: int) -> float | None:
-        if not self._scores.numel() or self._undecided[row]:
+        if self._scores is None or self._undecided[row]:
             return None
-        size = self._classes * BINS
-        own = slice(row * size, (row + 1) * size)
-        every = self._scores[own].numpy().reshape(-1, BINS)
-        positives = self._true_scores[own].numpy().reshape(-1, BINS)
-        areas = area(positives, every - positives)
-        return None if areas is None else float(areas.mean())
-
-
-_ONES = torch.ones(2**16, dtype=torch.int32)
-
-
-def _ones(count: int) -> Tensor:
-    return _ONES[:count] if count <= len(_ONES) else torch.ones(count, dtype=torch.int32)
+        return self._scores.mean_area(row)
