@@ -113,7 +113,7 @@ function modelRow(model) {
       "td",
       {},
       h("a", { href: `/models/${model.id}` }, model.name),
-      h("span", { class: "cap" }, failed ? "could not be read" : "not analysed yet"),
+      h("span", { class: "cap" }, failed ? "could not be read" : model.kind === "weights" ? "weights only" : "not analysed yet"),
     ),
     h("td", { class: "num" }, "–"),
     h("td", { class: "num" }, count(model.parameters)),
@@ -136,7 +136,7 @@ function modelRow(model) {
             "td",
             {},
             model.status === "ready" && model.kind === "weights"
-              ? h("a", { class: "plain-link", href: `/models/${model.id}` }, "weights only: look")
+              ? h("a", { class: "plain-link", href: `/models/${model.id}` }, "look at its weights")
               : model.status === "ready"
               ? h(
                   "a",

@@ -1,7 +1,7 @@
 // The primary metric of all runs over epochs, and their loss in a panel below: one x axis, never two y axes
 // in one panel.
 
-import { tickText } from "./explore/scale.js";
+import { roundTicks, tickText } from "./explore/scale.js";
 import { axis, CONFIG, layout, niceTicks, note, token } from "./charts.js";
 import { loss, plotlyText } from "./format.js";
 import { bestEpoch, runName, tuned } from "./experiment-model.js";
@@ -13,28 +13,20 @@ function scaleFor(kind, yard) {
   return kind === "linear" ? (value) => value : (value) => yard.stretch(value);
 }
 
-/** Round values on the stretched scale: those of a fraction are chosen, others of 1, 2 and 5. */
-function candidatesFor(low, high, yard) {
-  if (yard.metric.fraction) {
-    return [
-      0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98,
-      0.985, 0.99, 0.995, 1,
-    ];
-  }
-  const all = new Set();
-  for (const about of [3, 8, 20, 60]) {
-    for (const tick of niceTicks(low, high, about)) {
-      const near = Math.abs(tick - yard.baseline) < ((high - low) / about) * 12;
-      if (about === 3 || near) all.add(tick);
-    }
-  }
-  return [...all].sort((a, b) => a - b);
-}
+/** Of a fraction, on the stretched scale. */
+const ROUND = [
+  0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.985,
+  0.99, 0.995, 1,
+];
 
 /** Tick values that are round and, on the stretched scale, at least 16 px apart. */
 function valueTicks(kind, low, high, scale, height, yard) {
-  const candidates = kind === "linear" ? niceTicks(low, high, 5) : candidatesFor(low, high, yard);
   const span = scale(high) - scale(low);
+  if (kind !== "linear" && !yard.metric.fraction) {
+    const toPixel = (value) => ((scale(high) - scale(value)) / span) * height;
+    return roundTicks(low, high, yard, toPixel, 18);
+  }
+  const candidates = kind === "linear" ? niceTicks(low, high, 5) : ROUND;
   const ticks = [];
   for (const value of candidates.filter((one) => one >= low && one <= high).reverse()) {
     const last = ticks.at(-1);
@@ -247,12 +239,13 @@ export function drawTrajectories(element, { runs, epochs, metric, dense, denseLo
       hoverinfo: "skip",
       marker: { size: 12, color: "rgba(0,0,0,0)", line: { color: colours.ink, width: 1.75 } },
     });
-    // A thin line down to the floor of the panel, where no curve is in the way of the words.
+    // A thin line to the edge of the panel where no curve is in the way of the words.
+    const [edge, yanchor] = metric.higher_is_better || narrow ? [yRange[0], "bottom"] : [yRange[1], "top"];
     shapes.push({
       ...hairline,
       x0: best.epoch,
       x1: best.epoch,
-      y0: yRange[0],
+      y0: edge,
       y1: scale(at(best)),
     });
     const xanchor =
@@ -260,11 +253,11 @@ export function drawTrajectories(element, { runs, epochs, metric, dense, denseLo
     annotations.push(
       note(
         best.epoch,
-        yRange[0],
+        edge,
         `<b>${plan.after ? "kept" : "best so far"}</b>, epoch ${best.epoch}`,
         {
           xanchor,
-          yanchor: "bottom",
+          yanchor,
           bgcolor: token("paper"),
           font: { size: 11, color: colours.ink },
         },

@@ -85,7 +85,7 @@ export function beforeAfter(runs, dense, { primary, list }) {
         runs.map((run) => metricCell(primary, run.after, dense, true)),
       ]),
       others(list, primary, [dense, ...runs.map((run) => run.after)]).map((metric) =>
-        row(`${metric.label}, retrained`, `on ${split}`, [
+        row(metric.label, `on ${split}, retrained`, [
           metricCell(metric, dense, dense, false),
           runs.map((run) => metricCell(metric, run.after, dense, false)),
         ]),

@@ -175,8 +175,11 @@ function showGo() {
   const ready = model.id && dataset.id && !bare;
   $("#analyse").disabled = !ready || starting;
   const busy = [model, dataset].some((slot) => slot.busy);
+  const asking = [model, dataset].some((slot) => slot.state === "asking");
   const why = ready
     ? "Measures every layer at every level on the tune split."
+    : asking
+      ? "Say what is asked about the file, then upload it."
     : bare
       ? "Weights alone can’t be analysed: bring the network, or name its architecture."
       : busy

@@ -21,7 +21,7 @@ const FAMILIES = {
     collapse: 1, factor: 100, unit: "%", lost: "% above dense",
   },
   plain: {
-    kink: 0.006, limits: [0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25], tolerance: 0.01,
+    kink: 0.006, limits: [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5], tolerance: 0.01,
     collapse: 0.2, factor: 1, unit: "", lost: "lost",
   },
 };
@@ -172,6 +172,12 @@ export class Yardstick {
     const share = (value - this.baseline) / Math.abs(this.baseline);
     if (Math.abs(share) >= 100) return `${text}, × ${number(share + 1, 0)}`;
     return `${text}, ${signed(share * 100, 1)}${SPACE}%`;
+  }
+
+  /** The same in one figure: of errors, by how much they grew. */
+  brief(value) {
+    const parts = this.change(value).split(", ");
+    return parts.at(-1);
   }
 
   /** Height on the stretched scale: grows with the value, finest near the baseline. */

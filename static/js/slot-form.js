@@ -73,7 +73,7 @@ function tableRows(said, columns) {
   return [
     h("p", { class: "say" }, columns.length ? `A table of ${columns.length} columns.` : "A table: its columns become the input."),
     row("Task", select("task", TASKS.slice(0, 2), said.task)),
-    row("Predicted column", target, note(columns.length ? `Others: ${listed(columns)}` : "Its name in the first row.")),
+    row("Predicted column", target, note(columns.length ? `In the file: ${listed(columns)}` : "Its name in the first row.")),
     datalist(id, columns),
     h("details", { class: "say-part", open: Boolean(said.ignore || said.categorical) },
       h("summary", {}, "Other columns"),

@@ -6,7 +6,8 @@ import { number, percent, plural, SPACE } from "./format.js";
 import { figure } from "./metrics.js";
 
 const SHARES = [50, 80, 90, 95];
-const WIDTH = 720;
+/** Drawn in the pixels it will have: its words stay as large as the page's. */
+const WIDTH = innerWidth < 720 ? 360 : 720;
 const HEIGHT = 200;
 const FLOOR = 166;
 const TOP = 34;

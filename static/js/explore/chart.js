@@ -152,7 +152,7 @@ export class Chart {
       xaxis: axis({
         range: [0, 100], tickvals: PERCENTS, showline: true,
         title: {
-          text: `weights removed from this one layer, %${narrow || !store.hasIntervals ? "" : "  (band: 95 % interval)"}`,
+          text: `weights removed from this one layer, %${this.bandWords(narrow)}`,
           font: { size: 11, color: token("ink-3") }, standoff: 7,
         },
       }),
@@ -167,6 +167,13 @@ export class Chart {
       shapes: [line(baseline, "solid", token("control")), line(tolerated, "5px,4px", token("ink-2"))],
       annotations: narrow ? [] : [...this.references(close), ...this.names()],
     });
+  }
+
+  /** What the band is, or that there is none. */
+  bandWords(narrow) {
+    const { hasIntervals } = this.store;
+    if (hasIntervals === false) return narrow ? " (no interval)" : "  (no interval for this metric)";
+    return hasIntervals && !narrow ? "  (band: 95 % interval)" : "";
   }
 
   /** The words at the baseline and at the tolerated value. */

@@ -17,9 +17,7 @@ export function wireMetric(store) {
       );
     }
     select.value = metric.name;
-    const direction = metric.higher_is_better ? "" : "less is better";
-    const bare = store.hasIntervals === false ? "no interval for this metric" : "";
-    note.textContent = [direction, bare].filter(Boolean).join(", ");
+    note.textContent = metric.higher_is_better ? "" : "less is better";
     $("#curves").setAttribute("aria-label",
       `${metric.label} against sparsity, one line per layer. The same numbers are in the table of ` +
       "numbers and in the CSV.");

@@ -104,7 +104,7 @@ export class Kpis {
       put("k-pred-s", "nothing removed: the baseline");
       return;
     }
-    put("k-pred-d", store.yard.change(predicted.value));
+    put("k-pred-d", store.yard.brief(predicted.value));
     let unknown = 0;
     for (const [unit, level] of store.levels) {
       if (level > 0 && !store.curves.get(unit).length) unknown += 1;
@@ -131,7 +131,7 @@ export class Kpis {
     }
     put("k-meas-v", store.metric.bare(measured.value));
     const baseline = store.metric.value(measured.baseline) ?? store.yard?.baseline ?? null;
-    const change = () => store.metric.against(baseline).change(measured.value);
+    const change = () => store.metric.against(baseline).brief(measured.value);
     put("k-meas-d", baseline === null || stale ? "" : change());
     const range = store.metric.range(measured.low, measured.high);
     const age = ago(measured.created_at ?? plan.created_at);

@@ -177,7 +177,7 @@ export class Store {
   }
 
   setMetric(name) {
-    const metric = this.allMetrics.find((each) => each.name === name);
+    const metric = this.metrics.find((each) => each.name === name);
     if (!metric || metric === this.metric) return;
     const sameUnit = metric.family === this.metric.family;
     this.metric = metric;
@@ -218,6 +218,8 @@ export class Store {
 
   setBaseline(baseline) {
     this.baseline = baseline;
+    // Chosen before it was known that it is not defined here.
+    if (!this.metrics.includes(this.metric)) this.setMetric(this.primary.name);
     this.touch("baseline");
   }
 
