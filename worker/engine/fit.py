@@ -117,7 +117,7 @@ def _shape_hint(wanted: tuple[int | None, ...], sample: tuple[int, ...]) -> str:
 def _check_dtype(spec: InputSpec, stored: str, transformed: bool) -> None:
     whole = not spec.dtype.is_floating_point
     name = str(spec.dtype).removeprefix("torch.")
-    if whole and np.dtype(stored).kind == "f":
+    if whole and (stored == "bfloat16" or np.dtype(stored).kind == "f"):
         raise InputMismatch(
             f"The network's input {spec.name} takes whole numbers ({name}), the data set holds "
             f"{stored}.",

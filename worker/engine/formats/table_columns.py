@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -19,6 +19,7 @@ MAX_ONE_HOT = 50
 MAX_CATEGORIES = 10_000
 MAX_CLASSES = 1000
 MAX_FEATURES = 20_000
+MAX_VALUE = 200
 _TARGETS = ("target", "label", "labels", "y", "class")
 _SPLIT = "split"
 
@@ -35,7 +36,10 @@ class Table(Protocol):
 
 @dataclass
 class Column:
-    """What all rows say of one column. `values`: the distinct ones, None once they are too many."""
+    """What all rows say of one column.
+
+    `values`: the distinct ones, None once they are too many or too long to be names of anything.
+    """
 
     numeric: bool = True
     whole: bool = True
@@ -52,9 +56,9 @@ class Column:
             self.missing += len(numbers) - len(there)
             self.whole = self.whole and bool((there == np.floor(there)).all())
         if self.values is not None:
-            self.values |= dict.fromkeys(as_texts(cells))
-            self.values.pop(None, None)  # type: ignore[call-overload]
-            if len(self.values) > MAX_CATEGORIES:
+            found = {text for text in as_texts(cells) if text is not None}
+            self.values.update(dict.fromkeys(found))
+            if len(self.values) > MAX_CATEGORIES or any(len(text) > MAX_VALUE for text in found):
                 self.values = None
 
 
@@ -111,16 +115,16 @@ def find_roles(table: Table, task: str, options: TableOptions, notes: list[str])
     classes = _classes(target, looks[target], task)
     if looks[target].missing:
         notes.append(f"{looks[target].missing:,} rows without a {target!r} were left out.")
-    _say_ignored(table, notes)
     numeric: list[str] = []
     categories: dict[str, tuple[str, ...]] = {}
     order: list[str] = []
+    left_out: dict[str, list[str]] = {}
     for name in names:
         if name in (target, split) or name in options.ignore:
             continue
         look = looks[name]
         if look.missing == rows:
-            notes.append(f"The column {name!r} is empty and was left out.")
+            left_out.setdefault("empty", []).append(name)
             continue
         asked = name in options.categorical
         if look.numeric and not asked:
@@ -128,14 +132,15 @@ def find_roles(table: Table, task: str, options: TableOptions, notes: list[str])
         elif look.values is None:
             if asked:
                 raise _too_many_categories(name)
-            notes.append(_unused(name))
+            left_out.setdefault("text of too many values", []).append(name)
             continue
         elif len(look.values) > MAX_ONE_HOT and not asked and options.as_form == "one-hot":
-            notes.append(_unused(name, len(look.values)))
+            left_out.setdefault("text of too many values", []).append(name)
             continue
         else:
             categories[name] = tuple(_sorted(look.values, look.numeric))
         order.append(name)
+    _say_left_out(table, left_out, notes)
     if not order:
         raise InvalidFile(
             "No column is left to predict from.",
@@ -220,34 +225,40 @@ def _classes(target: str, look: Column, task: str) -> tuple[str, ...]:
         )
     if look.values is None or len(look.values) > MAX_CLASSES:
         raise InvalidFile(
-            f"The column {target!r} has more than {MAX_CLASSES:,} different values, too many for "
-            "classes.",
+            f"The column {target!r} has more than {MAX_CLASSES:,} different values, or very long "
+            "ones: these are no classes.",
             "Upload the table as a regression if they are numbers, or name another column with "
             "the option target.",
         )
     return tuple(_sorted(look.values, look.numeric))
 
 
-def _say_ignored(table: Table, notes: list[str]) -> None:
-    if nameless := sum(not name for name in table.columns):
-        one = nameless == 1
-        what = "A column without a name was" if one else f"{nameless} nameless columns were"
-        notes.append(f"{what} left out.")
+def _say_left_out(table: Table, left_out: Mapping[str, list[str]], notes: list[str]) -> None:
+    why = {reason: list(names) for reason, names in left_out.items()}
     for name, kind in table.skipped.items():
-        notes.append(f"The column {name!r} holds {kind} and was left out.")
+        why.setdefault(kind, []).append(name)
+    if nameless := sum(not name for name in table.columns):
+        what = "A column" if nameless == 1 else f"{nameless} columns"
+        notes.append(f"{what} without a name left out.")
+    for reason, names in why.items():
+        more = (
+            f" (more than {MAX_ONE_HOT}, or very long ones: dates, names, free text, numbers with "
+            "decimal commas); the option categorical takes them as categories"
+            if reason.startswith("text")
+            else ""
+        )
+        notes.append(f"Left out, {reason}: {listed(names)}{more}.")
 
 
-def _unused(name: str, values: int | None = None) -> str:
-    many = f"{values:,}" if values else f"more than {MAX_CATEGORIES:,}"
-    return (
-        f"The column {name!r} was left out: text with {many} different values (dates, names, free "
-        "text, or numbers with decimal commas); the option categorical takes it as categories."
-    )
+def listed(names: Sequence[str]) -> str:
+    """Column names for a sentence, however many and however long."""
+    shown = ", ".join(repr(name[:40]) for name in names[:8])
+    return shown + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
 def _too_many_categories(name: str) -> InvalidInput:
     return InvalidInput(
-        f"The column {name!r} has more than {MAX_CATEGORIES:,} different values.",
+        f"The column {name!r} has more than {MAX_CATEGORIES:,} different values, or long ones.",
         "Leave it out of the option categorical.",
         fields={"options.categorical": f"{name!r} has too many different values"},
     )

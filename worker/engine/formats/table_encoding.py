@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from worker.engine.formats.table_columns import listed
+
 STEP = 8192
 
 
@@ -125,13 +127,13 @@ def fit_encoder(raw: RawTable, train: np.ndarray, as_index: bool, notes: list[st
         notes.append("Numbers are standardised by the mean and deviation of train.")
     if gaps:
         notes.append(
-            f"Missing numbers became train's mean, with a column that says where: {_list(gaps)}."
+            f"Missing numbers became train's mean, with a column that says where: {listed(gaps)}."
         )
     if constant:
-        notes.append(f"Never varies in train, so it is 0 there: {_list(constant)}.")
+        notes.append(f"Never varies in train, so it is 0 there: {listed(constant)}.")
     if categories := [c.name for c in columns if isinstance(c, CategoryColumn)]:
         how = "whole numbers (0: not in train)" if as_index else "columns of 0 and 1"
-        notes.append(f"Categories became {how}, by the values in train: {_list(categories)}.")
+        notes.append(f"Categories became {how}, by the values in train: {listed(categories)}.")
     return Encoder(tuple(columns), as_index)
 
 
@@ -178,8 +180,3 @@ def _is_constant(raw: RawTable, name: str, train: np.ndarray) -> bool:
 
 def _there(values: np.ndarray) -> np.ndarray:
     return values[~np.isnan(values)]
-
-
-def _list(names: list[str]) -> str:
-    shown = ", ".join(repr(name[:40]) for name in names[:8])
-    return shown + (f" and {len(names) - 8} more" if len(names) > 8 else "")
