@@ -35,6 +35,7 @@ def _file(folder: Path, y: np.ndarray, **more: Any) -> Path:
         ("classification", RNG.integers(0, 3, (60, 2, 5)), torch.int64),
         ("classification", RNG.integers(0, 2, (60, 4)).astype(bool), torch.float32),
         ("classification", RNG.integers(0, 2, (60, 4)).astype(np.float64), torch.float32),
+        ("classification", RNG.integers(0, 2, (60, 1)).astype(np.float32), torch.float32),
         ("regression", RNG.normal(size=60), torch.float32),
         ("regression", RNG.integers(-5, 5, 60), torch.float32),
         ("regression", RNG.normal(size=(60, 1)).astype(np.float16), torch.float32),

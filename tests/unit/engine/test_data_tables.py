@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.domain.errors import InvalidFile, InvalidInput
+from app.domain.errors import InvalidFile, InvalidInput, StorageFull
 from worker.engine.formats import csv_file
 from worker.engine.formats.csv_file import MISSING
 from worker.engine.formats.datasets import inspect_dataset, open_dataset
@@ -311,6 +313,22 @@ def test_without_the_extra_the_pip_line_is_named(
     with pytest.raises(InvalidInput) as caught:
         inspect_dataset(tmp_path / "d.parquet", folder=tmp_path / "made")
     assert "pip install 'prunescope[parquet]'" in caught.value.hint
+
+
+@pytest.mark.parametrize("call", ["os.posix_fallocate", "shutil.disk_usage"])
+def test_a_full_disk_is_told_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def full(*_: object) -> Any:
+        if "fallocate" in call:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return SimpleNamespace(free=1000)
+
+    path = write(tmp_path / "d.csv", HEADER, rows(50))
+    monkeypatch.setattr(call, full)
+    with pytest.raises(StorageFull):
+        inspect_dataset(path, folder=tmp_path / "made")
+    assert not list((tmp_path / "made").iterdir())
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))

@@ -62,7 +62,12 @@ def read_labels(
         return cast_rows(array, np.int64), []
     if form == "one-hot":
         return _from_one_hot(name, array), [f"The rows of {name} were read as one-hot classes."]
-    if len(shape) == 1 or (len(shape) == 2 and shape[1] == 1 and form != "multi-label"):
+    column = len(shape) == 2 and shape[1] == 1 and form != "multi-label"
+    if column and kind in "bf" and _is_yes_no(array):
+        # Class numbers are saved as integers; this is what binary cross-entropy is trained with.
+        said = f"{name} has the shape {shape} and holds 0 and 1: one yes/no label a sample."
+        return cast_rows(array, header.dtype.newbyteorder("=")), [said]
+    if len(shape) == 1 or column:
         return _single(name, np.asarray(array), header)
     if kind in "bf" and len(shape) == 2:
         _check_yes_no(name, array, form)
@@ -123,6 +128,10 @@ def _check_numbers(name: str, array: Any) -> None:
         high = f"{10 * MAX_CLASSES:,} or more"
         _refuse(name, numbers, wrong, high, "Number the classes from 0 on.", position)
         position += len(block)
+
+
+def _is_yes_no(array: Any) -> bool:
+    return all(bool(((block == 0) | (block == 1)).all()) for block in blocks(array))
 
 
 def _check_yes_no(name: str, array: Any, form: str | None) -> None:

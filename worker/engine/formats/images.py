@@ -70,7 +70,9 @@ def look_at(data: bytes, name: str) -> Look:
         turn = _turn(image)
         width, height = image.size
         size = (width, height) if turn >= 5 else (height, width)
-        return Look(size, image.mode, turn > 1, bool(getattr(image, "is_animated", False)))
+        # Of a TIFF this would walk through all of its pages.
+        moving = image.format in ("GIF", "WEBP", "PNG") and getattr(image, "is_animated", False)
+        return Look(size, image.mode, turn > 1, bool(moving))
 
 
 def decode(data: bytes, name: str, geometry: Geometry, channels: int) -> np.ndarray:

@@ -119,22 +119,30 @@ def writing(path: Path, arrays: Mapping[str, Planned], said: Said) -> Iterator[P
     part = path.with_name(path.name + ".part")
     part.unlink(missing_ok=True)
     try:
-        writer = PreparedWriter(part, arrays, said)
-        try:
-            yield writer
-            writer.finish()
-        finally:
-            writer.close()
-        part.replace(path)
+        with full_disk_told():
+            writer = PreparedWriter(part, arrays, said)
+            try:
+                yield writer
+                writer.finish()
+            finally:
+                writer.close()
+            part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def full_disk_told() -> Iterator[None]:
+    """Turns the system's "no space left" into StorageFull."""
+    try:
+        yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise StorageFull(
                 "The disk is full; the data set could not be unpacked.",
                 "Make room on the disk, then retry.",
             ) from error
         raise
-    finally:
-        part.unlink(missing_ok=True)
 
 
 class PreparedFile(SafetensorsArrays):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from app.domain.errors import InvalidFile, StorageFull
+from app.domain.errors import InvalidFile
 from app.domain.metrics import Task
 from worker.engine.formats import splitting
 from worker.engine.formats.csv_file import CsvFile
 from worker.engine.formats.dataset_options import TableOptions
 from worker.engine.formats.image_folders import SPLIT_FOLDERS
 from worker.engine.formats.parquet_file import ParquetFile
-from worker.engine.formats.prepared import SPARE, Planned, Said, writing
+from worker.engine.formats.prepared import Planned, Said, full_disk_told, writing
 from worker.engine.formats.table_columns import (
     MAX_FEATURES,
     Roles,
@@ -69,16 +71,14 @@ def _unpack(
     table: Table, roles: Roles, task: str, folder: Path
 ) -> tuple[RawTable, np.ndarray, np.ndarray | None]:
     """Columns, wanted values (NaN: none) and parts (0, 1, 2), all on disk."""
-    width = len(roles.order) + 1 + (roles.split is not None)
-    if roles.rows * width * 8 + SPARE > shutil.disk_usage(folder).free:
-        raise StorageFull(
-            f"Unpacking the table takes {roles.rows * width * 8:,} bytes on the way.",
-            "Make room on the disk, then retry.",
-        )
+    made = itertools.count()
 
     def column(kind: str) -> np.ndarray:
-        name = folder / str(sum(1 for _ in folder.iterdir()))
-        return np.memmap(name, kind, "w+", shape=(roles.rows,)).view(np.ndarray)
+        name, size = folder / str(next(made)), roles.rows * np.dtype(kind).itemsize
+        # The room is taken before it is mapped: a mapped page without a disk behind it is fatal.
+        with open(name, "xb") as file, full_disk_told():
+            os.posix_fallocate(file.fileno(), 0, size)
+        return np.memmap(name, kind, "r+", shape=(roles.rows,)).view(np.ndarray)
 
     numbers = {name: column("f8") for name in roles.numeric}
     codes = {name: column("i4") for name in roles.categories}

@@ -126,8 +126,8 @@ def _single(labels: LabelFacts, sample: tuple[int, ...]) -> Objective:
     if width == 1:
         raise InputMismatch(
             "The network has a single output; classification needs one score for each class.",
-            "Export it with one output a class (two for yes and no), or save the labels in the "
-            "shape (samples, 1) so that they are one yes/no label; a network that predicts a "
+            "Export it with one output a class (two for yes and no), or save the labels as floats "
+            "of the shape (samples, 1): one yes/no label each; a network that predicts a "
             "number needs the data set uploaded as a regression.",
         )
     _check_classes(labels, width)
