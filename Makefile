@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-stop serve test lint types imports unit contract integration browser crash \
-	attacks benchmark bubblewrap chromium screenshots lock clean
+	attacks matrix matrix-table benchmark bubblewrap chromium screenshots lock clean
 
 help:
 	@echo "make demo        sample network, analysed, in the browser: prints one link"
@@ -79,8 +79,11 @@ types: .venv/test
 imports: .venv/test
 	$(BIN)/lint-imports
 
-unit contract integration browser crash attacks: .venv/test
+unit contract integration browser crash attacks matrix: .venv/test
 	$(PYTEST) tests/$@
+
+matrix-table: .venv/test
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.matrix.table
 
 benchmark: .venv/test
 	PRUNESCOPE_BENCH_DATA=$$(cd $(BENCH_DATA) 2>/dev/null && pwd) \

@@ -5,20 +5,21 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from app.domain.levels import to_level
+from tests.matrix import reference
+from tests.matrix.reference import Figures
 from tests.matrix.registry import Entry, Made, samples_like
 from tests.unit.engine import naive
 from tests.unit.engine.traced import split_of
-from worker.engine.canonical.module import CanonicalGraph
 from worker.engine.formats.pt2 import load_model
 from worker.engine.formats.splits import Split
 from worker.engine.graph import CanonicalModel
@@ -71,13 +72,13 @@ def answer(made: Made, inputs: Sequence[Tensor], net: nn.Module | None = None) -
 class Comparison:
     """Cells of the engine and of the naive loop; `changed`: how many differ from the dense run."""
 
-    found: Mapping[Cell, tuple[Any, ...]]
-    expected: Mapping[Cell, tuple[Any, ...]]
+    found: Mapping[Cell, Figures]
+    expected: Mapping[Cell, Figures]
     changed: int
 
     @property
     def equal(self) -> bool:
-        return self.found == self.expected and len(self.found) > 0
+        return len(self.found) > 0 and self.found == self.expected
 
 
 class Examined:
@@ -128,63 +129,48 @@ class Examined:
     @cached_property
     def exact(self) -> Comparison:
         """The exact analysis beside the naive loop."""
-        model, split = with_scores(self)
+        model, split = self.model, split_for(self, SAMPLES)
         batch = model.fixed_batch or BATCH
-        found: dict[Cell, tuple[Any, ...]] = {}
+        found: dict[Cell, Figures] = {}
 
         def keep(result: CellResult) -> None:
-            found[result.cell] = _figures(result.evaluation)
+            found[result.cell] = reference.figures_of(result.evaluation)
 
         engine = SensitivityEngine(model, split, self.chosen, batch_size=batch, threads=1)
         engine.run(engine.cells([to_level(sparsity) for sparsity in SPARSITIES]), keep)
-        expected: dict[Cell, tuple[Any, ...]] = {}
-        changed = 0
-        with torch.no_grad():
-            _, losses, dense = naive.predict(model, split, batch)
-            for unit in self.chosen:
-                weight = naive.parameter(model, unit.id)
-                original = weight.detach().clone()
-                for sparsity in SPARSITIES:
+        expected: dict[Cell, Figures] = {}
+        slow = reference.Reference(model, split, batch, self.entry.task)
+        for unit in self.chosen:
+            weight = naive.parameter(model, unit.id)
+            original = weight.detach().clone()
+            for sparsity in SPARSITIES:
+                with torch.no_grad():
                     weight.copy_(naive.smallest_removed(original, sparsity))
-                    figures = naive.figures(model, split, batch, dense)
-                    expected[Cell(unit.id, "magnitude", to_level(sparsity))] = _figures(figures)
-                    changed += not np.isclose(figures.loss or 0, np.mean(losses), 1e-12, 0)
-                weight.copy_(original)
+                    expected[Cell(unit.id, "magnitude", to_level(sparsity))] = slow.figures()
+                    weight.copy_(original)
+        changed = sum(figures.loss != slow.dense.loss for figures in expected.values())
         return Comparison(found, expected, changed)
 
 
-def _figures(figures: Any) -> tuple[Any, ...]:
-    names = ("samples", "correct", "loss", "flips", "lost", "gained")
-    return tuple(getattr(figures, name) for name in names)
-
-
-def with_scores(examined: Examined) -> tuple[CanonicalModel, Split]:
-    """The network with every number that it answers as the score of a class, and random classes.
-
-    Numbers come with both signs, so that one number makes two classes.
-    """
-    model = examined.model
-    if examined.entry.task != "single-label":
-        graph = fx.Graph()
-        renamed: dict[fx.Node, fx.Node] = {}
-        for node in model.module.graph.nodes:
-            if node.op != "output":
-                renamed[node] = graph.node_copy(node, lambda n: renamed[n])
-                continue
-            aten = torch.ops.aten
-            flat = graph.call_function(aten.flatten.using_ints, (renamed[node.args[0]], 1))
-            both = [flat, graph.call_function(aten.neg.default, (flat,))]
-            graph.output(graph.call_function(aten.cat.default, (both, 1)))
-        module = CanonicalGraph(model.module, graph)
-        keys = tuple(model.state_dict())
-        model = CanonicalModel(module, model.inputs, model.layers, model.fixed_batch, keys)
-    inputs = samples_like(examined.made.inputs, SAMPLES)
-    batch = model.fixed_batch or 2
+def split_for(examined: Examined, samples: int) -> Split:
+    """Random samples with random labels of the network's task, some positions without one."""
+    task, model = examined.entry.task, examined.model
+    inputs = samples_like(examined.made.inputs, samples)
     with torch.no_grad():
-        classes = model.module(*[tensor[:batch] for tensor in inputs]).shape[1]
-    labels = np.random.default_rng(0).integers(0, classes, SAMPLES)
-    arrays = [
-        tensor.float().numpy() if tensor.is_floating_point() else tensor.numpy()
-        for tensor in inputs
-    ]
-    return model, split_of(arrays, labels).cast([tensor.dtype for tensor in inputs])
+        shape = tuple(model.module(*examined.made.inputs).shape[1:])
+    generator = np.random.default_rng(0)
+    if task == "regression":
+        labels = generator.standard_normal((samples, *shape)).astype(np.float32)
+    elif task == "multi-label":
+        labels = generator.integers(0, 2, (samples, *shape))
+    elif task == "single-label":
+        labels = generator.integers(0, shape[0], samples)
+    else:
+        # Maps of pixels have their classes right after the batch, words last.
+        classes, places = (shape[0], shape[1:]) if len(shape) > 2 else (shape[-1], shape[:-1])
+        labels = generator.integers(0, classes, (samples, *places))
+        labels[generator.random(labels.shape) < 0.2] = reference.IGNORED
+    arrays = [(t.float() if t.is_floating_point() else t).numpy() for t in inputs]
+    split = split_of(arrays, labels).cast([tensor.dtype for tensor in inputs])
+    kinds = {"regression": "regression", "language-modelling": "language-modelling"}
+    return replace(split, task=kinds.get(task, "classification"))

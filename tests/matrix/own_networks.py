@@ -138,7 +138,7 @@ def autoencoder() -> Made:
     return Made(nn.Sequential(*down, *middle, *up, nn.Conv2d(8, 1, 3, 1, 1)), _images())
 
 
-@OWN.entry("audio", name="1-D convolutions")
+@OWN.entry("audio", name="1-D convolutions", task="multi-label")
 def audio() -> Made:
     layers: list[nn.Module] = []
     for width, out in ((1, 8), (8, 12), (12, 16)):

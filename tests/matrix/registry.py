@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,8 +73,12 @@ class Entry:
 class Library:
     """The entries of one library, in the order in which they are written down."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(
+        self, name: str, around: Callable[[], AbstractContextManager[None]] = nullcontext
+    ) -> None:
+        """`around`: what networks have to be built within."""
         self.name = name
+        self.around = around
         self.entries: list[Entry] = []
 
     def entry(self, family: str, **more: Any) -> Callable[[Callable[[], Made]], Callable[[], Made]]:
@@ -81,7 +86,12 @@ class Library:
 
         def register(build: Callable[[], Made]) -> Callable[[], Made]:
             name = more.pop("name", build.__name__.replace("_", "-"))
-            self.entries.append(Entry(name, self.name, family, build, **more))
+
+            def within() -> Made:
+                with self.around():
+                    return build()
+
+            self.entries.append(Entry(name, self.name, family, within, **more))
             return build
 
         return register

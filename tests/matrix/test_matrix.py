@@ -140,7 +140,7 @@ def test_the_exact_analysis_equals_the_naive_loop(examined: Examined) -> None:
 
 
 def test_its_row_in_the_table_is_true(examined: Examined) -> None:
-    assert row(examined) in RESULTS.read_text().splitlines(), "run: make matrix"
+    assert row(examined) in RESULTS.read_text().splitlines(), "run: make matrix-table"
 
 
 def test_the_table_has_these_rows_and_no_others() -> None:
@@ -149,4 +149,4 @@ def test_the_table_has_these_rows_and_no_others() -> None:
     assert [tuple(line.split(" | ")[:2]) for line in rows] == [
         (f"| {entry.library}", entry.name) for entry in BY_LABEL.values()
     ]
-    assert RESULTS.read_text() == table(rows), "run: make matrix"
+    assert RESULTS.read_text() == table(rows), "run: make matrix-table"

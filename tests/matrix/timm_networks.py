@@ -3,35 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import torch
 from torch import nn
 
 from tests.matrix.registry import BATCH, Library, Made
-from tests.support.torchvision_stand_in import stand_in_for_torchvision
+from worker.engine.formats.zoo.torchvision_stand_in import torchvision_or_stand_in
 
-TIMM = Library("timm")
+TIMM = Library("timm", torchvision_or_stand_in)
 CLASSES = 5
 
 
-def import_timm() -> Any:
-    stand_in_for_torchvision()
+def _network(name: str, **settings: Any) -> nn.Module:
     import timm
 
-    return timm
-
-
-def _network(name: str, **settings: Any) -> nn.Module:
-    return import_timm().create_model(name, num_classes=CLASSES, **settings)
+    return timm.create_model(name, num_classes=CLASSES, **settings)
 
 
 def _small(module: str, maker: str, *args: Any, **settings: Any) -> nn.Module:
     """For families whose widths are fixed by the functions that `create_model` knows."""
-    import_timm()
-    made: Callable[..., nn.Module] = getattr(
-        __import__(f"timm.models.{module}", fromlist=[maker]), maker
-    )
+    made: Callable[..., nn.Module] = getattr(import_module(f"timm.models.{module}"), maker)
     return made(*args, num_classes=CLASSES, **settings)
 
 
@@ -109,7 +102,6 @@ def densenet() -> Made:
 
 @TIMM.entry("design spaces", name="regnetx")
 def regnet() -> Made:
-    import_timm()
     from timm.models.regnet import RegNet, RegNetCfg
 
     cfg = RegNetCfg(w0=8, wa=12.0, wm=2.2, group_size=4, depth=6, stem_width=8)
@@ -123,7 +115,6 @@ def inception() -> Made:
 
 @TIMM.entry("separable convolutions", name="xception")
 def xception() -> Made:
-    import_timm()
     from timm.models.xception_aligned import XceptionAligned
 
     def block(width: int, out: int, stride: int) -> dict[str, int]:
@@ -140,7 +131,6 @@ def xception() -> Made:
     note="weights standardised in the graph",
 )
 def nfnet() -> Made:
-    import_timm()
     from timm.models.nfnet import NormFreeNet, _nfnet_cfg
 
     widths = (16, 16, 32, 32)
@@ -150,7 +140,6 @@ def nfnet() -> Made:
 
 @TIMM.entry("re-parameterised convolutions", name="repvgg")
 def repvgg() -> Made:
-    import_timm()
     from timm.models.byobnet import ByoBlockCfg, ByobNet, ByoModelCfg
 
     blocks = tuple(ByoBlockCfg("rep", d=1, c=width, s=2) for width in (8, 16, 24, 32))
@@ -191,7 +180,6 @@ def xcit() -> Made:
 
 
 def _maxxvit(depths: tuple[int, ...], blocks: tuple[str, ...], size: int, width: int) -> Made:
-    import_timm()
     from timm.models.maxxvit import MaxxVit, MaxxVitCfg, MaxxVitTransformerCfg
 
     attention = MaxxVitTransformerCfg(dim_head=8, window_size=(4, 4), rel_pos_type="bias")
@@ -224,7 +212,6 @@ def mixer() -> Made:
 
 @TIMM.entry("mixers", name="gmlp", training="nothing")
 def gmlp() -> Made:
-    import_timm()
     from timm.layers import GatedMlp
     from timm.models.mlp_mixer import SpatialGatingBlock
 
@@ -235,7 +222,6 @@ def gmlp() -> Made:
 
 @TIMM.entry("mixers", name="poolformer", training="nothing")
 def poolformer() -> Made:
-    import_timm()
     from timm.layers import GroupNorm1
     from timm.models.metaformer import MetaFormer, Pooling
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from tests.matrix.registry import BATCH, Library, Made
-from tests.support.torchvision_stand_in import stand_in_for_torchvision
+from worker.engine.formats.zoo.torchvision_stand_in import torchvision_or_none
 
-TRANSFORMERS = Library("transformers")
+TRANSFORMERS = Library("transformers", torchvision_or_none)
 CLASSES, WORDS, LENGTH = 4, 50, 7
 
 _TEXT = {
@@ -37,7 +37,6 @@ _NO_ATTENTION_DROPOUT = {"attention_probs_dropout_prob": 0.0}
 
 def _library() -> Any:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    stand_in_for_torchvision()
     import transformers
 
     transformers.logging.set_verbosity_error()
@@ -124,7 +123,7 @@ def albert() -> Made:
     return _text(_classifier("Albert", **_TEXT, embedding_size=8, attention=_EAGER))
 
 
-@TRANSFORMERS.entry("text encoders", name="ELECTRA")
+@TRANSFORMERS.entry("text encoders", name="ELECTRA", task="multi-label")
 def electra() -> Made:
     return _text(_classifier("Electra", **_TEXT, **_NO_ATTENTION_DROPOUT, embedding_size=8))
 
