@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from torch.nn.modules import module as nn_module
 
 from app.domain.errors import InvalidInput
+from worker.engine.formats.state_dict import StateDict
 from worker.engine.formats.zoo.architecture import Architecture
 
-MAX_MODULES = 200_000
-MAX_PARAMETERS = 100_000
 _SLACK = 1 << 26
+# A network has about as many tensors as its file, and fewer modules than twice that.
+_TENSORS_EACH, _MORE_TENSORS, _MODULES_EACH = 4, 2_000, 2
 
 
 def _too_large(name: str, what: str) -> InvalidInput:
@@ -28,9 +29,10 @@ def _too_large(name: str, what: str) -> InvalidInput:
 
 
 @contextlib.contextmanager
-def limited(name: str, numbers: int) -> Iterator[None]:
-    """Inside, a network that gets more than so many numbers, tensors or modules is given up while
-    it is built. Raises InvalidInput."""
+def limited(name: str, numbers: int, tensors: int) -> Iterator[None]:
+    """Inside, a network that gets more than so many numbers or tensors, or twice as many modules,
+    is given up while it is built. Raises InvalidInput."""
+    modules = _MODULES_EACH * tensors
     counts = {"numbers": 0, "tensors": 0, "modules": 0}
 
     def tensor(_: nn.Module, __: str, value: Tensor | None) -> None:
@@ -40,13 +42,13 @@ def limited(name: str, numbers: int) -> Iterator[None]:
         counts["tensors"] += 1
         if counts["numbers"] > numbers:
             raise _too_large(name, f"{numbers:,} numbers, far more than the file")
-        if counts["tensors"] > MAX_PARAMETERS:
-            raise _too_large(name, f"{MAX_PARAMETERS:,} tensors")
+        if counts["tensors"] > tensors:
+            raise _too_large(name, f"{tensors:,} tensors, far more than the file")
 
     def module(_: nn.Module, __: str, value: nn.Module | None) -> None:
         counts["modules"] += 1
-        if counts["modules"] > MAX_MODULES:
-            raise _too_large(name, f"{MAX_MODULES:,} modules")
+        if counts["modules"] > modules:
+            raise _too_large(name, f"{modules:,} modules, far more than the file's tensors need")
 
     hooks = (
         nn_module.register_module_parameter_registration_hook(tensor),
@@ -60,25 +62,32 @@ def limited(name: str, numbers: int) -> Iterator[None]:
             hook.remove()
 
 
-def outline(architecture: Architecture, uploaded_numbers: int) -> nn.Module:
+def _tensors(state: StateDict) -> int:
+    return _TENSORS_EACH * len(state.tensors) + _MORE_TENSORS
+
+
+def outline(architecture: Architecture, state: StateDict) -> nn.Module:
     """The network without values (on the meta device), where it can be built so.
 
     Raises InvalidInput for arguments that don't work or build something far larger than the upload.
     """
     try:
-        with limited(architecture.name, 8 * uploaded_numbers + 8 * _SLACK), torch.device("meta"):
+        with (
+            limited(architecture.name, 8 * (state.numel + _SLACK), _tensors(state)),
+            torch.device("meta"),
+        ):
             return architecture.build(torch.float32).eval()
     except (NotImplementedError, RuntimeError) as error:
         if _is_memory(error):
             raise _too_large(architecture.name, "fits into memory") from error
     # A few networks compute with their own values while they are built.
-    return real(architecture, uploaded_numbers, torch.float32)
+    return real(architecture, state, torch.float32)
 
 
-def real(architecture: Architecture, uploaded_numbers: int, dtype: torch.dtype) -> nn.Module:
+def real(architecture: Architecture, state: StateDict, dtype: torch.dtype) -> nn.Module:
     """The network with values of its own, in evaluation mode. Raises InvalidInput."""
     try:
-        with limited(architecture.name, 2 * uploaded_numbers + _SLACK):
+        with limited(architecture.name, 2 * state.numel + _SLACK, _tensors(state)):
             return architecture.build(dtype).eval()
     except (RuntimeError, MemoryError, OverflowError) as error:
         if _is_memory(error):

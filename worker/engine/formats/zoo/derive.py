@@ -90,7 +90,7 @@ def _match(state: StateDict, architecture: Architecture) -> _Match:
 
 
 def _fitted(state: StateDict, architecture: Architecture) -> _Match:
-    module = outline(architecture, state.numel)
+    module = outline(architecture, state)
     shapes = {state.key_prefix + key: tensor.shape for key, tensor in state.tensors.items()}
     best: _Match | None = None
     for prefix in dict.fromkeys((state.key_prefix, "", *_common_prefixes(shapes))):
@@ -159,7 +159,7 @@ def _filled(state: StateDict, match: _Match) -> nn.Module:
     }
     floats = {t.dtype for t in loaded.values() if t.dtype.is_floating_point}
     dtype = floats.pop() if len(floats) == 1 else torch.float32
-    module = real(match.architecture, state.numel, dtype)
+    module = real(match.architecture, state, dtype)
     own = module.state_dict()
     for group in tie_groups(module):
         present = [key for key in group if key in loaded]
@@ -203,6 +203,8 @@ def _exported(architecture: Architecture, module: nn.Module, path: Path) -> Cano
     for shapes in (_free(args, kwargs), None):
         try:
             program = torch.export.export(module, args, kwargs, dynamic_shapes=shapes)
+            # The same upload makes the same file, whatever the example's numbers were.
+            program.example_inputs = None
             torch.export.save(program, str(path))
             return load_model(path, "pt2")
         except UnsupportedOperator:
