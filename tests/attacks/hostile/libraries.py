@@ -38,16 +38,20 @@ def run(job: InsideJob) -> dict[str, object]:
 def _networks(packages: list[str]) -> dict[str, list[int]]:
     import torch
 
-    from tests.support.torchvision_stand_in import stand_in_for_torchvision
+    from worker.engine.formats.zoo.torchvision_stand_in import (
+        torchvision_or_none,
+        torchvision_or_stand_in,
+    )
 
-    stand_in_for_torchvision()
     found = {}
     if "timm" in packages:
-        import timm
+        with torchvision_or_stand_in():
+            import timm
 
         found["timm"] = list(timm.create_model("resnet18")(torch.zeros(1, 3, 64, 64)).shape)
     if "transformers" in packages:
-        from transformers import BertConfig, BertModel
+        with torchvision_or_none():
+            from transformers import BertConfig, BertModel
 
         bert = BertModel(
             BertConfig(
