@@ -21,7 +21,8 @@ from app.domain.words import CRITERIA, SplitName
 from worker.report import write_report
 from worker.sandbox.walls import Limits, Walls, take_file
 from worker.tasks.curves import Cell, CurveReader, as_argument
-from worker.tasks.reports import Figures, ImportedDataset, ImportedModel
+from worker.tasks.descriptions import ImportedDataset, ImportedModel
+from worker.tasks.reports import Figures
 from worker.tasks.uploads import IMPORT_SECONDS, PREPARED, disk_bytes, silence
 
 COLUMNS = (
@@ -164,7 +165,7 @@ def read_model(asked: Asked, walls: Walls, folder: Path, files: dict[str, Path])
     with walls.run("import_model", arguments, given, on_message=silence, limits=limits) as result:
         found = ImportedModel.of(result.value)
         found.check()
-        if found.details["kind"] == "weights":
+        if found.details.kind == "weights":
             raise InvalidInput(
                 f"{asked.model.name} holds weights only, so there is no network to run.",
                 "Name its --architecture, for example timm:resnet18, or export it as .pt2.",

@@ -126,11 +126,11 @@ def write_weights(
     files = {"model": blobs.local_path(network_sha256(subject.model))}
     if subject.run is not None and subject.run.checkpoint_sha256 is not None:
         files["weights"] = blobs.local_path(subject.run.checkpoint_sha256)
-    arguments = {
-        "format": file_format,
-        "key_prefix": (subject.model.details or {}).get("key_prefix") or "",
-        "pruning": subject.pruning.argument,
-    }
+    if subject.model.derived_sha256 is not None:
+        files["upload"] = blobs.local_path(subject.model.sha256)
+    details = subject.model.details or {}
+    keys = {"key_prefix": details.get("key_prefix") or "", "renamed": details.get("renamed") or {}}
+    arguments = {"format": file_format, "keys": keys, "pruning": subject.pruning.argument}
     with walls.run("export", arguments, files, on_message=silence) as result:
         take_file(result.folder, CHECKPOINT, out, disk_bytes(out.parent))
 

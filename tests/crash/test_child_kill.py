@@ -17,6 +17,8 @@ __all__ = ["files"]
 
 pytestmark = pytest.mark.crash
 
+LEVELS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+
 
 def kill_child(server: LiveServer) -> int:
     """SIGKILL to the process that computes: the youngest below the worker. How many there were."""
@@ -41,7 +43,7 @@ def test_an_analysis_goes_on_after_its_child_was_killed(
     for kills in (0, 2):
         with live_server(tmp_path / f"with{kills}") as server, server.client() as client:
             (worker,) = until(server.workers, what="a worker")
-            analysis = client.push_files(*files)
+            analysis = client.push_files(*files, sparsities=LEVELS)
             chance = random.Random(3)
             for _ in range(kills):
                 before = len(table(client, analysis.id))
@@ -62,7 +64,7 @@ def test_an_analysis_goes_on_after_its_child_was_killed(
             assert server.workers() == [worker], "the worker itself was hit"
             tables.append(table(client, analysis.id))
     assert tables[0] == tables[1]
-    assert len(tables[0]) == 9 * 19
+    assert len(tables[0]) == 9 * len(LEVELS)
 
 
 def test_a_job_whose_every_child_is_killed_ends_with_a_sentence(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 from sqlalchemy import func, select
@@ -37,12 +39,22 @@ def a_unit(name: str, size: int, prunable: bool = True) -> dict[str, Any]:
     }
 
 
+@cache
+def empty_database() -> bytes:
+    """Migrating takes longer than most of these tests."""
+    with TemporaryDirectory() as folder:
+        store = Store.open(f"sqlite:///{folder}/empty.db")
+        store.migrate()
+        store.dispose()
+        return (Path(folder) / "empty.db").read_bytes()
+
+
 class Office:
     def __init__(self, data_dir: Path) -> None:
         self.settings = Settings(data_dir=data_dir, lease_seconds=60.0)
         self.settings.make_private()
+        (data_dir / "prunescope.db").write_bytes(empty_database())
         self.store = Store.open(self.settings.database_url)
-        self.store.migrate()
         self.blobs = Blobs(self.settings.blob_url, self.settings.data_dir)
         self.things = Things(self.store, self.blobs)
         self.walls = FakeWalls(data_dir / "children")

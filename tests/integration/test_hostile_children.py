@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from app.domain.errors import ChildMalformed, TooLarge
+from app.domain.errors import ChildMalformed, InvalidInput, TooLarge
 from app.domain.metrics import METRICS, Kind
 from app.domain.statistics import wilson
 from app.domain.words import Status
@@ -172,6 +172,89 @@ def test_an_honest_network_is_stored(office: Office) -> None:
     assert row.status == Status.READY
     assert [unit["id"] for unit in row.units["weight"]] == [*SIZES, "a.bias"]
     assert row.details == a_network()["details"]
+
+
+def a_look() -> dict[str, Any]:
+    return {
+        "format": "safetensors",
+        "details": {
+            "kind": "weights",
+            "notes": [],
+            "key_prefix": "module.",
+            "nested_under": None,
+            "weights": [
+                {
+                    "key": "a.weight",
+                    "also": [],
+                    "shape": [2, 3],
+                    "dtype": "float32",
+                    "numel": 6,
+                    "zeros": 1,
+                    "nan": 0,
+                    "inf": 0,
+                    "min": -1.0,
+                    "max": 1.0,
+                    "mean": 0.1,
+                    "std": 0.5,
+                    "thresholds": {"50": 0.2, "90": None},
+                    "histogram": {"low": -1.0, "high": 1.0, "counts": [3, 3]},
+                }
+            ],
+            "totals": {"tensors": 1, "numel": 6, "bytes": 24},
+        },
+        "derived": False,
+        "layers": [],
+        "units": [],
+        "inputs": [],
+        "parameters": 6,
+        "macs": None,
+        "state_bytes": 24,
+        "fixed_batch": None,
+    }
+
+
+def test_an_honest_look_at_weights_is_stored(office: Office) -> None:
+    model = office.things.importing_model()
+    office.walls.scripts["import_model"] = lambda *_: a_look()
+    office.run()
+    with office.store.read() as session:
+        row = session.get_one(Model, model.id)
+    assert (row.status, row.parameters, row.state_bytes) == (Status.READY, 6, 24)
+    assert row.details == a_look()["details"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        put("derived", True),
+        put("units", [a_unit("a.weight", 100)]),
+        put("details", "weights", 0, "max", float("inf")),
+        put("details", "weights", 0, "max", "<script>"),
+        put("details", "weights", 0, "numel", -6),
+        put("details", "weights", 0, "histogram", "counts", [-1]),
+        put("details", "weights", 0, "thresholds", {"50": "half"}),
+        put("details", "weights", 0, "more", 1),
+        put("details", "weights", "all"),
+        put("details", "totals", {"numel": -1}),
+    ],
+)
+def test_a_look_that_can_not_be_is_not_stored(office: Office, change: Change) -> None:
+    model = office.things.importing_model()
+    said = changed(a_look(), change)
+    refused(office, "import_model", lambda *_: said)
+    with office.store.read() as session:
+        row = session.get_one(Model, model.id)
+    assert (row.status, row.details, row.parameters) == (Status.IMPORTING, None, None)
+
+
+def test_weights_without_a_network_are_not_analysed(office: Office) -> None:
+    analysis = office.analysis()
+    with office.store.write() as session:
+        row = session.get_one(Model, analysis.model_id)
+        row.details = {"kind": "weights", "notes": []}
+    with pytest.raises(InvalidInput, match="weights only"):
+        office.run()
+    assert office.walls.asked == []
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from worker.engine.formats.checkpoints import (
+    as_uploaded,
     pruned_state,
     write_masks,
     write_pth,
@@ -24,17 +25,17 @@ CHECKPOINT = "checkpoint"
 
 
 def run(job: InsideJob) -> dict[str, Any]:
-    """File `model`, and `weights` where a run's are wanted; arguments `format`, `key_prefix`,
-    `pruning` as `masks_of`. Writes the file "checkpoint".
+    """File `model`, and `weights` where a run's are wanted; arguments `format`, `pruning` as
+    `masks_of`. Writes the file "checkpoint".
 
-    Keys are those of the upload: `key_prefix` is what was cut from them to fit the network.
+    Where the network was made from weights alone, these are the file `upload`, and `keys` are the
+    keyword arguments of `as_uploaded`: the checkpoint has the keys of the upload.
     """
     model = open_network(job)
     masks = masks_of(model, weight_units(model), job.arguments["pruning"])
     out = job.folder / CHECKPOINT
-    prefix = job.arguments["key_prefix"]
     if job.arguments["format"] == "masks":
-        write_masks(prefixed(masks.as_tensors(), prefix), out)
+        write_masks(renamed(job, masks.as_tensors(), others=False), out)
         return {}
     state: Mapping[str, Tensor]
     if "weights" in job.files:
@@ -43,9 +44,11 @@ def run(job: InsideJob) -> dict[str, Any]:
     else:
         state = pruned_state(model, masks)
     write = {"safetensors": write_safetensors, "pth": write_pth}[job.arguments["format"]]
-    write(prefixed(state, prefix), out)
+    write(renamed(job, state, others=True), out)
     return {}
 
 
-def prefixed(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {prefix + key: tensor for key, tensor in tensors.items()}
+def renamed(job: InsideJob, state: Mapping[str, Tensor], *, others: bool) -> Mapping[str, Tensor]:
+    if "upload" not in job.files:
+        return state
+    return as_uploaded(state, job.files["upload"], **job.arguments["keys"], others=others)

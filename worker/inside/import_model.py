@@ -13,9 +13,7 @@ NOTHING: dict[str, Any] = {
     "layers": [],
     "units": [],
     "inputs": [],
-    "parameters": None,
     "macs": None,
-    "state_bytes": None,
     "fixed_batch": None,
 }
 
@@ -23,8 +21,8 @@ NOTHING: dict[str, Any] = {
 def run(job: InsideJob) -> dict[str, Any]:
     """File `model`, arguments `architecture` and `architecture_args` (or null).
 
-    Gives what the page shows of it, nulls where the file holds weights only. `derived`: whether the
-    network was made from the weights here, and written to the file of that name in the folder.
+    Gives what the page shows of it, little where the file holds weights only. `derived`: whether
+    the network was made from the weights here, and written to "derived.pt2" in the folder.
     """
     opened = open_model(
         job.files["model"],
@@ -32,7 +30,11 @@ def run(job: InsideJob) -> dict[str, Any]:
         architecture_args=job.arguments["architecture_args"],
         folder=job.folder,
     )
-    described = NOTHING if opened.model is None else describe_network(opened.model)
+    if opened.model is None:
+        totals = opened.details["totals"]
+        described = NOTHING | {"parameters": totals["numel"], "state_bytes": totals["bytes"]}
+    else:
+        described = describe_network(opened.model)
     return {
         "format": opened.format,
         "details": opened.details,

@@ -6,7 +6,7 @@ from app.domain.words import Status
 from app.store.tables import Dataset
 from worker.context import JobContext
 from worker.tasks import uploads
-from worker.tasks.reports import ImportedDataset
+from worker.tasks.descriptions import ImportedDataset
 
 
 def import_dataset(context: JobContext) -> None:

@@ -11,7 +11,7 @@ from app.store.tables import Model
 from worker.context import JobContext
 from worker.sandbox.walls import Limits
 from worker.tasks import uploads
-from worker.tasks.reports import ImportedModel
+from worker.tasks.descriptions import ImportedModel
 
 DERIVED = "derived.pt2"
 
@@ -50,7 +50,7 @@ def import_model(context: JobContext) -> None:
 def fill(row: Model, found: ImportedModel, derived: str | None) -> None:
     described = found.model_dump()
     row.format = found.format
-    row.details = found.details
+    row.details = found.details.model_dump(exclude_unset=True)
     row.derived_sha256 = derived
     row.parameters = found.parameters
     row.state_bytes = found.state_bytes

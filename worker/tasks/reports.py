@@ -1,8 +1,7 @@
 """What a child may say. It reads uploads and runs networks, so it may say anything.
 
 Every message is parsed strictly, every figure is checked against what was asked for, and a child
-that breaks a rule ends its job with nothing stored. Names of layers, units and classes are text to
-be shown, nothing more.
+that breaks a rule ends its job with nothing stored. What is said of uploads is in `descriptions`.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from app.domain.metrics import METRICS, Kind
 MAX_COUNT = 1 << 62
 MAX_AXES = 16
 MAX_NAMES = 1_000_000
-MAX_JSON_VALUES = 500_000
+MAX_JSON_VALUES = 100_000
 MAX_JSON_TEXT = 4096
 MAX_JSON_DEPTH = 8
 TOLERANCE = 1e-9
@@ -146,109 +145,6 @@ class Figures(Report):
         return {name: figure.model_dump() for name, figure in self.metrics.items()}
 
 
-class Layer(Report):
-    path: Name
-    type: Name
-    parameters: Count
-    macs: Count
-    output_shape: OpenShape
-
-
-class Unit(Report):
-    id: Name
-    size: Count
-    shape: Shape
-    members: Annotated[list[Name], Field(min_length=1, max_length=10_000)]
-    layer: Name
-    macs: Count
-    itemsize: Annotated[int, Field(ge=1, le=16)]
-    prunable: bool
-    reason: Sentence | None
-
-
-class NetworkInput(Report):
-    name: Name
-    shape: OpenShape
-    dtype: Word
-
-
-class ImportedModel(Report):
-    """What `worker.inside.import_model` gives."""
-
-    format: Annotated[str, StringConstraints(pattern=r"^[a-z0-9]{1,16}$")]
-    details: dict[str, Any]
-    derived: bool
-    layers: Annotated[list[Layer], Field(max_length=MAX_NAMES)]
-    units: Annotated[list[Unit], Field(max_length=MAX_NAMES)]
-    inputs: Annotated[list[NetworkInput], Field(max_length=1000)]
-    parameters: Count | None
-    macs: Count | None
-    state_bytes: Count | None
-    fixed_batch: Annotated[int, Field(ge=1, le=MAX_COUNT)] | None
-
-    def check(self) -> None:
-        """Raises ChildMalformed for a description that contradicts itself."""
-        check_json(self.details, "details")
-        kind = self.details.get("kind")
-        require(kind in ("network", "weights"), "a file that is neither network nor weights")
-        check_texts(self.details.get("notes", []), "notes")
-        prefix = self.details.get("key_prefix")
-        require(prefix is None or isinstance(prefix, str), "a key prefix that is no text")
-        if kind == "weights":
-            nothing = not (self.layers or self.units or self.inputs or self.derived)
-            require(nothing, "weights alone that have a network")
-            return
-        ids = [unit.id for unit in self.units]
-        require(len(set(ids)) == len(ids), "two units of one name")
-        for unit in self.units:
-            require(math.prod(unit.shape) == unit.size, "a unit whose size is not its shape's")
-            require(unit.id in unit.members, "a unit that is none of its members")
-            require(not unit.prunable or unit.size > 0, "an empty unit to be pruned")
-        require(self.parameters == sum(unit.size for unit in self.units), "parameters of no unit")
-        require(self.macs == sum(layer.macs for layer in self.layers), "operations of no layer")
-        require(self.state_bytes is not None, "a network of no size")
-
-
-class ImportedDataset(Report):
-    """What `worker.inside.import_dataset` gives: a DatasetInfo."""
-
-    task: Word
-    format: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,16}$")]
-    splits: Annotated[
-        dict[Literal["train", "tune", "test"], Annotated[int, Field(ge=1, le=2**31 - 1)]],
-        Field(min_length=1),
-    ]
-    input_shape: Shape
-    input_shapes: Annotated[list[Shape], Field(max_length=1000)]
-    inputs: Annotated[int, Field(ge=1, le=1000)]
-    dtype: Word
-    dtypes: Annotated[list[Word], Field(max_length=1000)]
-    transformed: Annotated[list[bool], Field(max_length=1000)]
-    classes: Annotated[int, Field(ge=0, le=2**31 - 1)] | None
-    counts: dict[
-        Literal["train", "tune", "test"], Annotated[list[Count], Field(max_length=MAX_NAMES)]
-    ]
-    notes: Annotated[list[Sentence], Field(max_length=1000)]
-    label_shape: Shape
-    label_dtype: Word
-    class_names: Annotated[list[Name], Field(max_length=MAX_NAMES)]
-    feature_names: Annotated[list[Name], Field(max_length=MAX_NAMES)]
-    options: dict[str, Any]
-    prepared: bool
-
-    def check(self, task: str) -> None:
-        """Raises ChildMalformed for a description that contradicts itself, or is of another task.
-
-        `task` is what the uploader asked for.
-        """
-        require(self.task == task, "a data set of another task")
-        check_json(self.options, "options")
-        require(len(self.input_shapes) == self.inputs, "inputs without a shape")
-        require(self.input_shapes[0] == self.input_shape, "two shapes of one input")
-        require(len(self.dtypes) == self.inputs, "inputs without a type")
-        require(self.counts.keys() <= self.splits.keys(), "counts of no split")
-
-
 class PointSaid(Report):
     unit: Name
     criterion: Word
@@ -323,11 +219,6 @@ def ordered(low: float | None, value: float | None, high: float | None) -> bool:
 def close(first: float | None, second: float | None) -> bool:
     """Whether they are the same figure, as far as both are known."""
     return first is None or second is None or math.isclose(first, second, abs_tol=TOLERANCE)
-
-
-def check_texts(value: Any, what: str) -> None:
-    fine = isinstance(value, list) and len(value) <= 1000
-    require(fine and all(isinstance(text, str) for text in value), f"{what} that are no sentences")
 
 
 def check_json(value: Any, what: str) -> None:

@@ -16,7 +16,8 @@ from app.store import blobs
 from app.store.tables import Dataset, Model
 from worker.context import JobContext
 from worker.sandbox.walls import Limits, Result, take_file
-from worker.tasks.reports import ImportedDataset, unexpected
+from worker.tasks.descriptions import ImportedDataset
+from worker.tasks.reports import unexpected
 
 IMPORT_SECONDS = 600.0
 """A file can ask for work without end; nobody would use a network or a data set that slow."""

@@ -8,7 +8,8 @@ from app.domain.words import CRITERIA
 from worker.engine.criteria import CRITERIA as KNOWN
 from worker.engine.formats.datasets import DatasetInfo
 from worker.engine.objectives.base import Evaluation
-from worker.tasks.reports import Figures, ImportedDataset, ImportedModel
+from worker.tasks.descriptions import ImportedDataset, ImportedModel
+from worker.tasks.reports import Figures
 
 
 def test_criteria_have_the_engines_names() -> None:
@@ -26,4 +27,5 @@ def test_an_evaluation_is_told_in_full() -> None:
 def test_a_model_is_described_in_full() -> None:
     from worker.inside.import_model import NOTHING
 
-    assert set(NOTHING) | {"format", "details", "derived"} == set(ImportedModel.model_fields)
+    told = {"format", "details", "derived", "parameters", "state_bytes"}
+    assert set(NOTHING) | told == set(ImportedModel.model_fields)
