@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-import signal
+import resource
 
 from worker.inside.job import InsideJob
 
@@ -19,34 +19,25 @@ def run(job: InsideJob) -> dict[str, object]:
         return {"result": libc.syscall(NUMBERS[call], _SEIZE, os.getppid(), 0, 0)}
     if call is not None:
         return {"result": libc.syscall(NUMBERS[call], 0, 0, 0, 0, 0)}
+    # Asked in ways that do no harm where a wall should be missing: signal 0 needs the same right as
+    # one that ends, opening to write the same as writing.
     victims = [os.getppid(), *job.arguments["victims"]]
     tries = {
-        "kill": lambda pid: os.kill(pid, signal.SIGKILL),
-        "stop": lambda pid: os.kill(pid, signal.SIGSTOP),
-        "group": lambda pid: os.killpg(pid, signal.SIGKILL),
+        "signal": lambda pid: os.kill(pid, 0),
+        "group": lambda pid: os.killpg(pid, 0),
         "slow": lambda pid: os.setpriority(os.PRIO_PROCESS, pid, 19),
-        "limit": lambda pid: _limit(pid),
-        "pidfd": lambda pid: os.pidfd_open(pid),
-        "memory": lambda pid: open(f"/proc/{pid}/mem", "r+b"),  # noqa: SIM115
-        "score": lambda pid: open(f"/proc/{pid}/oom_score_adj", "w").write("1000"),  # noqa: SIM115
+        "limit": lambda pid: resource.prlimit(pid, resource.RLIMIT_NOFILE),
+        "pidfd": lambda pid: os.close(os.pidfd_open(pid)),
+        "memory": lambda pid: os.close(os.open(f"/proc/{pid}/mem", os.O_RDWR)),
+        "score": lambda pid: os.close(os.open(f"/proc/{pid}/oom_score_adj", os.O_WRONLY)),
+        "everyone": lambda pid: os.kill(-1, 0),
     }
-    done = []
+    done = set()
     for name, attempt in tries.items():
         for pid in victims:
             try:
                 attempt(pid)
-                done.append(name)
+                done.add(name)
             except OSError:
                 pass
-    try:
-        os.kill(-1, signal.SIGKILL)
-        done.append("everyone")
-    except OSError:
-        pass
-    return {"done": done}
-
-
-def _limit(pid: int) -> None:
-    import resource
-
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (1, 1))
+    return {"done": sorted(done)}
