@@ -98,6 +98,7 @@ _running: list[_Reader] = []
 
 def run(
     call: str,
+    /,
     *,
     seconds: int = 30,
     memory_bytes: int = 2 * GIB,
@@ -140,6 +141,45 @@ def elsewhere(source: str, *, sys_path: str = "", **arguments: Any) -> Outcome:
     For the first half of an attack: that the file is dangerous at all.
     """
     return run("program", watched=False, sys_path=sys_path, source=source, **arguments)
+
+
+def fuzzed(
+    seeds: list[Path],
+    mutator: str,
+    call: str,
+    folder: Path,
+    *,
+    seconds: float = 8.0,
+    memory_bytes: int = 500 * MIB,
+    **arguments: Any,
+) -> None:
+    """At least 200 mutations of the seeds (tests/attacks/fuzz.py) in one child: each is read, or
+    refused in words."""
+    from tests.attacks.fuzz import MUTATIONS
+
+    report = folder / "report"
+    outcome = run(
+        "fuzz",
+        seconds=max(150, MUTATIONS),
+        folder=str(folder),
+        seeds=[str(seed) for seed in seeds],
+        mutator=mutator,
+        call=call,
+        mutations=MUTATIONS,
+        report=str(report),
+        arguments=arguments,
+    )
+    if outcome.died:
+        pytest.fail(f"the child died ({outcome.died}) of mutation {report.read_text()}")
+    assert outcome.raised is None, outcome.raised
+    assert outcome.events == []
+    found = outcome.value
+    faults = "\n".join(f"mutation {number}: {what}" for number, what in found["faults"])
+    assert not faults, faults
+    assert found["read"] + found["refused"] >= 200
+    assert found["refused"] > 20, "the mutations are too tame to mean anything"
+    assert found["slowest"] < seconds
+    assert outcome.peak_bytes < memory_bytes, f"{outcome.peak_bytes:,} bytes"
 
 
 def harmless(

@@ -63,7 +63,7 @@ def fuzz(**arguments: Any) -> Any:
     return fuzz_here(**arguments)
 
 
-_CALLS: dict[str, Callable[..., Any]] = {
+CALLS: dict[str, Callable[..., Any]] = {
     "model": read_model,
     "dataset": read_dataset,
     "program": run_program,
@@ -110,7 +110,7 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     before, start = _status("VmRSS"), time.process_time()
     found: dict[str, Any] = {"value": None, "error": None, "raised": None}
     try:
-        found["value"] = _CALLS[request["call"]](**arguments)
+        found["value"] = CALLS[request["call"]](**arguments)
     except PrunescopeError as error:
         found["error"] = {**error.as_dict(), "kind": type(error).__name__}
     except BaseException as error:

@@ -92,7 +92,7 @@ def find_images(archive: zipfile.ZipFile, archive_bytes: int, notes: list[str]) 
     hidden = others = inflated = 0
     seen: set[str] = set()
     for info in archive.infolist():
-        if info.is_dir():
+        if info.filename.endswith("/"):  # is_dir() fails on an empty name
             continue
         parts = _checked_path(info)
         if info.filename in seen:
