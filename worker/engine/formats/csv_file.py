@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from app.domain.errors import InvalidFile
@@ -61,10 +61,7 @@ class CsvFile:
 
     def _columns(self, rows: list[list[str]]) -> dict[str, Cells]:
         turned = zip(*rows, strict=True)
-        return {
-            name: [None if (cell := raw.strip()) in MISSING else cell for raw in cells]
-            for name, cells in zip(self.columns, turned, strict=True)
-        }
+        return {name: _cells(raw) for name, raw in zip(self.columns, turned, strict=True)}
 
     def _rows(self) -> Iterator[list[str]]:
         before = csv.field_size_limit(MAX_CELL)
@@ -82,6 +79,13 @@ class CsvFile:
             ) from error
         finally:
             csv.field_size_limit(before)
+
+
+def _cells(raw: Sequence[str]) -> Cells:
+    cells: Cells = list(map(str.strip, raw))
+    if MISSING.isdisjoint(cells):
+        return cells
+    return [None if cell in MISSING else cell for cell in cells]
 
 
 def _lines(file: io.TextIOBase) -> Iterator[str]:
