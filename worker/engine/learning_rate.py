@@ -65,18 +65,20 @@ def weight_change(model: CanonicalModel, masks: MaskSet) -> tuple[float, float]:
     )
 
 
-def range_test(train_step: Callable[[int, float], float]) -> float:
+def range_test(train_step: Callable[[int, float], float], steepness: float = 1.0) -> float:
     """The largest rate with which the loss still falls well (range test: Smith, 2017).
 
     `train_step(i, rate)` makes optimiser step i at this rate and returns its loss before the step.
     At most 60 steps with rates growing geometrically from 1e-4 to 3; it ends early when the
     smoothed loss is three times its minimum, or not finite. The answer is a third of the rate at
-    the minimum, because the minimum is already the edge.
+    the minimum, because the minimum is already the edge. For a loss that may curve `steepness`
+    (1 or more) times as much, rates begin that much lower and grow as fast, in more steps.
     """
     growth = (RANGE_HIGHEST / RANGE_LOWEST) ** (1 / (RANGE_STEPS - 1))
-    average, best, best_rate = 0.0, math.inf, RANGE_LOWEST
-    for step in range(RANGE_STEPS):
-        rate = RANGE_LOWEST * growth**step
+    lowest = RANGE_LOWEST / steepness
+    average, best, best_rate = 0.0, math.inf, lowest
+    for step in range(RANGE_STEPS + math.ceil(math.log(steepness) / math.log(growth))):
+        rate = lowest * growth**step
         loss = train_step(step, rate)
         if not math.isfinite(loss):
             break
@@ -86,7 +88,7 @@ def range_test(train_step: Callable[[int, float], float]) -> float:
             best, best_rate = smoothed, rate
         elif smoothed > _GIVE_UP * best and step > RANGE_STEPS // 6:
             break
-    return max(RANGE_LOWEST, best_rate / _MARGIN)
+    return max(lowest, best_rate / _MARGIN)
 
 
 def seeded(seed: int, *numbers: int) -> int:

@@ -282,8 +282,9 @@ class _Run:
         batches = self._batches_for_ever()
         torch.manual_seed(seeded(self.settings.seed, 0))
         self.model.train_mode(True)
-        unit = 1 / self.objective.steepness
-        highest = range_test(lambda _, rate: self._step(next(batches), rate * unit)) * unit
+        highest = range_test(
+            lambda _, rate: self._step(next(batches), rate), self.objective.steepness
+        )
         put_back(self.state, kept)
         self.optimizer = self._new_optimizer()
         return highest

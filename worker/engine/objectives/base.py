@@ -108,7 +108,7 @@ class Objective(Protocol):
     """How outputs become figures and a loss, for one kind of task and one shape of output.
 
     `row_bytes` is roughly what a tally keeps for one row. `steepness` (1 or more) says by how much
-    the loss curves more than a cross-entropy does; learning rates are looked for lower by as much.
+    the loss may curve more than a cross-entropy; the search for a learning rate begins lower by it.
     """
 
     @property
