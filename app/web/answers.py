@@ -75,12 +75,16 @@ class ModelSummary(BaseModel):
 
 
 class ModelDetails(BaseModel):
-    """`weights`: a look at each tensor, where the file holds no network."""
+    """`architecture_args`: those in force, also where they were found in the weights.
+
+    `weights`: a look at each tensor, where the file holds no network.
+    """
 
     kind: Literal["network", "weights"]
     notes: list[str]
     key_prefix: str
     nested_under: str
+    architecture_args: dict[str, Any]
     weights: list[dict[str, Any]]
 
 

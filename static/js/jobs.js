@@ -16,6 +16,8 @@ import {
 } from "./words.js";
 
 const SILENT_AFTER = 60;
+/** Left out where there is little room. */
+const RARE = ["process", "started"];
 
 /** What stands between an upload and this machine. `weak`: what to do about it. */
 const WALLS = {
@@ -151,7 +153,7 @@ function workerTable(workers, waiting) {
         "tr",
         {},
         ["worker", "computer", "process", "isolation of uploads", "started", "last seen"].map((name) =>
-          h("th", { scope: "col" }, name),
+          h("th", { scope: "col", class: RARE.includes(name) ? "wide" : "" }, name),
         ),
       ),
     ),
@@ -164,9 +166,9 @@ function workerTable(workers, waiting) {
           {},
           h("th", { scope: "row", class: "mono" }, String(worker.id)),
           h("td", {}, worker.host),
-          h("td", {}, String(worker.pid)),
+          h("td", { class: "wide" }, String(worker.pid)),
           h("td", { class: "walls" }, isolation(worker)),
-          h("td", {}, `${ago(worker.started_at)}`),
+          h("td", { class: "wide" }, `${ago(worker.started_at)}`),
           h(
             "td",
             {},

@@ -42,7 +42,7 @@ function facts(model) {
   ];
   const { notes = [], key_prefix: prefix, nested_under: nested } = model.details ?? {};
   if (model.architecture) {
-    const args = model.architecture_args ?? {};
+    const args = { ...(model.architecture_args ?? {}), ...(model.details?.architecture_args ?? {}) };
     const shown = Object.entries(args).map(([name, value]) => `${name} = ${JSON.stringify(value)}`);
     entries.push(["Architecture", [h("b", {}, model.architecture), shown.length ? `, ${shown.join(", ")}` : ""]]);
   }

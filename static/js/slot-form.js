@@ -1,7 +1,7 @@
 // The questions about a file, between choosing and sending it.
 
 import { h } from "./dom.js";
-import { ARCHITECTURES, columnsOf, fieldsOf, formOf, PRESETS, TASKS, WrongField } from "./upload-form.js";
+import { ARCHITECTURES, columnsOf, fieldsOf, formOf, likelyTarget, PRESETS, TASKS, WrongField } from "./upload-form.js";
 
 const HEADER_BYTES = 65536;
 let made = 0;
@@ -69,11 +69,11 @@ function imageRows(said) {
 
 function tableRows(said, columns) {
   const id = `columns-${(made += 1)}`;
-  const target = input("target", { list: id, value: said.target ?? columns.at(-1) ?? "" });
+  const target = input("target", { list: id, value: said.target ?? likelyTarget(columns) });
   return [
     h("p", { class: "say" }, columns.length ? `A table of ${columns.length} columns.` : "A table: its columns become the input."),
     row("Task", select("task", TASKS.slice(0, 2), said.task)),
-    row("Predicted column", target, note(columns.length ? `In the file: ${listed(columns)}` : "Its name in the first row.")),
+    row("Predicted column", target, note(columns.length ? `In the file: ${listed(columns)}` : "Left empty: the one called target, label, y or class.")),
     datalist(id, columns),
     h("details", { class: "say-part", open: Boolean(said.ignore || said.categorical) },
       h("summary", {}, "Other columns"),

@@ -128,14 +128,16 @@ function tableOptions(task, given, columns) {
   }
   const options = {};
   const target = given("target");
-  if (!target) throw new WrongField("target", "Name the column that the network predicts.");
+  if (!target && columns.length) {
+    throw new WrongField("target", "Name the column that the network predicts.");
+  }
   const known = (name, field) => {
     if (columns.length && !columns.includes(name)) {
       throw new WrongField(field, `There is no column “${name}” in the first row of the file.`);
     }
     return name;
   };
-  options.target = known(target, "target");
+  if (target) options.target = known(target, "target");
   for (const field of ["ignore", "categorical"]) {
     const names = words(given(field));
     if (names.includes(target)) {
@@ -145,6 +147,13 @@ function tableOptions(task, given, columns) {
   }
   return options;
 }
+
+/** What a column that is to be predicted is usually called; what is left empty is looked for there. */
+const TARGETS = ["target", "label", "labels", "y", "class"];
+
+/** The column that is probably meant: one of those names, or else the last. */
+export const likelyTarget = (columns) =>
+  columns.find((name) => TARGETS.includes(name.toLowerCase())) ?? columns.at(-1) ?? "";
 
 /** The names in the first row of a CSV, whatever separates them; [] when it does not look like one. */
 export function columnsOf(text) {

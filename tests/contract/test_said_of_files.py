@@ -31,7 +31,8 @@ def test_weights_are_taken_with_their_architecture(
     assert made["architecture"] == architecture
     assert made["architecture_args"] == (json.loads(args or "{}") or None)
     assert made["details"] == {
-        "kind": "network", "notes": [], "key_prefix": "", "nested_under": "", "weights": [],
+        "kind": "network", "notes": [], "key_prefix": "", "nested_under": "",
+        "architecture_args": {}, "weights": [],
     }  # fmt: skip
     with site.store.read() as session:
         row = models.get(session, made["id"])

@@ -53,6 +53,7 @@ def details_view(details: JSON | None) -> JSON:
         "notes": found.get("notes") or [],
         "key_prefix": found.get("key_prefix") or "",
         "nested_under": found.get("nested_under") or "",
+        "architecture_args": found.get("architecture_args") or {},
         "weights": _tensors(found.get("weights")),
     }
 
