@@ -13,7 +13,7 @@ from app.domain.errors import InvalidInput
 MAX_DEPTH = 5
 MAX_ITEMS = 2_000
 MAX_TEXT = 200
-_LARGEST = 10_000_000
+_LARGEST = 1_000_000
 # Names that load files, fetch from elsewhere, run other code or change what is built into something
 # that is not the network itself.
 _REFUSED = {
