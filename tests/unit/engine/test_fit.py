@@ -130,3 +130,81 @@ def test_fixed_batch_is_filled(tmp_path: Path) -> None:
     model = canonical(FixedBatch(4, 3, batch=16), (torch.zeros(16, 4),), tmp_path, fixed=True)
     assert model.fixed_batch == 16
     _check(model, tmp_path, x_tune=np.zeros((6, 4)), y_tune=Y)
+
+
+def _fits(model: CanonicalModel, folder: Path, task: str, **arrays: object) -> None:
+    """Of the opened data set and of its description alike."""
+    np.savez(folder / "d.npz", **arrays)
+    with open_dataset(folder / "d.npz", task) as data:
+        check_fit(model, data.info)
+        check_fit(model, data)
+
+
+X, REGRESSION, WORDS = np.zeros((6, 4)), "regression", "language-modelling"
+
+
+def test_yes_no_labels(tmp_path: Path) -> None:
+    labels = np.arange(18).reshape(6, 3) % 2
+    _fits(_model((4,), tmp_path), tmp_path, "classification", x_tune=X, y_tune=labels)
+    with pytest.raises(InputMismatch, match="3 yes/no labels a sample, the network 4 outputs"):
+        _fits(_model((4,), tmp_path, 4), tmp_path, "classification", x_tune=X, y_tune=labels)
+    with pytest.raises(InputMismatch, match="labels go up to 2"):
+        _fits(_model((4,), tmp_path), tmp_path, "classification", x_tune=X, y_tune=labels * 2)
+
+
+def test_numbers_to_predict(tmp_path: Path) -> None:
+    one, three = _model((4,), tmp_path, 1), _model((4,), tmp_path, 3)
+    numbers = np.linspace(-5, 900, 6)
+    _fits(one, tmp_path, REGRESSION, x_tune=X, y_tune=numbers)
+    _fits(one, tmp_path, REGRESSION, x_tune=X, y_tune=numbers[:, None])
+    _fits(three, tmp_path, REGRESSION, x_tune=X, y_tune=numbers[:, None] * [1.0, 2.0, 3.0])
+    with pytest.raises(InputMismatch, match=r"one number to predict.*network gives 3 numbers"):
+        _fits(three, tmp_path, REGRESSION, x_tune=X, y_tune=numbers)
+
+
+class Each(nn.Module):
+    """Scores at every token, or one too few."""
+
+    def __init__(self, width: int, cut: int = 0) -> None:
+        super().__init__()
+        self.embedding, self.head, self.cut = nn.Embedding(9, 4), nn.Linear(4, width), cut
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.head(self.embedding(tokens))[:, self.cut :]
+
+
+def test_classes_of_positions_and_the_next_token(tmp_path: Path) -> None:
+    tokens = np.arange(30).reshape(6, 5) % 9
+    example = (torch.zeros(2, 5, dtype=torch.int64),)
+    whole, short, few = (canonical(Each(*a), example, tmp_path) for a in ((9,), (9, 1), (7,)))
+    tags = np.where(tokens == 8, -100, tokens)
+    for task, labels in (("classification", tags), (WORDS, tokens)):
+        _fits(whole, tmp_path, task, x_tune=tokens, y_tune=labels)
+    with pytest.raises(InputMismatch, match=r"labels for \(5\) positions.*gives \(4, 9\)"):
+        _fits(short, tmp_path, "classification", x_tune=tokens, y_tune=tags)
+    with pytest.raises(InputMismatch, match=r"5 tokens, the network gives \(4, 9\)"):
+        _fits(short, tmp_path, WORDS, x_tune=tokens, y_tune=tokens)
+    with pytest.raises(InputMismatch, match="Labels go up to 7, but the network has 7 outputs"):
+        _fits(few, tmp_path, "classification", x_tune=tokens, y_tune=tags)
+    with pytest.raises(InputMismatch, match="the network knows 7 tokens"):
+        _fits(few, tmp_path, WORDS, x_tune=tokens, y_tune=tokens)
+
+
+class Masked(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(1, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(x / x)
+
+
+def test_nan_where_nothing_is_judged_is_no_fault(tmp_path: Path) -> None:
+    """As attention gives where all of a mask is filling."""
+    model = canonical(Masked(), (torch.ones(2, 4, 1),), tmp_path)
+    x, y = np.ones((6, 4, 1), np.float32), np.ones((6, 4), np.int64)
+    x[0, 3] = 0
+    with pytest.raises(InputMismatch, match="gives NaN"):
+        _fits(model, tmp_path, "classification", x_tune=x, y_tune=y)
+    y[0, 3] = -100
+    _fits(model, tmp_path, "classification", x_tune=x, y_tune=y)

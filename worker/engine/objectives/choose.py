@@ -167,7 +167,9 @@ def _positions(labels: LabelFacts, sample: tuple[int, ...]) -> Objective:
 def _multi(labels: LabelFacts, sample: tuple[int, ...], sigmoid: bool) -> Objective:
     if len(labels.shape) == 1 and sample == labels.shape:
         if not labels.binary:
-            what = f"go up to {labels.high:g}" if labels.high is not None else "are not 0 and 1"
+            what = (
+                f"go up to {_number(labels.high)}" if labels.high is not None else "are not 0 and 1"
+            )
             raise InputMismatch(
                 f"The network gives one number for each of {labels.shape[0]} labels, which are "
                 f"yes or no, but the labels {what}.",
@@ -226,10 +228,11 @@ def _words(labels: LabelFacts, sample: tuple[int, ...]) -> Objective:
             "output.",
         )
     width = sample[1]
-    if labels.high is not None and (labels.high >= width or (labels.low or 0) < 0):
+    low, high = labels.low or 0, labels.high or 0
+    if high >= width or low < 0:
+        wrong = f"up to {_number(high)}" if high >= width else f"down to {_number(low)}"
         raise InputMismatch(
-            f"Token ids go from {labels.low:g} to {labels.high:g}, but the network knows {width} "
-            f"tokens (0 to {width - 1}).",
+            f"Token ids go {wrong}, but the network knows {width} tokens (0 to {width - 1}).",
             "The data set was made with another tokeniser, or this is not the output of a "
             "language model. -100 marks a position that is not to be judged.",
         )
@@ -239,15 +242,15 @@ def _words(labels: LabelFacts, sample: tuple[int, ...]) -> Objective:
 def _check_classes(labels: LabelFacts, width: int) -> None:
     if labels.low is not None and labels.low < 0:
         raise InputMismatch(
-            f"Labels go down to {labels.low:g}; the model knows {width} classes (0 to "
+            f"Labels go down to {_number(labels.low)}; the model knows {width} classes (0 to "
             f"{width - 1}).",
             "Number the classes from 0. -100 marks a position that is not to be judged, where a "
             "sample has several.",
         )
     if labels.high is not None and labels.high >= width:
         raise InputMismatch(
-            f"Labels go up to {labels.high:g}, but the network has {width} outputs (labels 0 to "
-            f"{width - 1}).",
+            f"Labels go up to {_number(labels.high)}, but the network has {width} outputs "
+            f"(labels 0 to {width - 1}).",
             "If the labels start at 1, subtract 1; otherwise this data set belongs to another "
             "network.",
         )
@@ -280,6 +283,10 @@ def _moments(split: Split) -> tuple[np.ndarray, float]:
 
 def _shape(shape: Sequence[int]) -> str:
     return "(" + ", ".join(str(size) for size in shape) + ")"
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if float(value).is_integer() else f"{value:g}"
 
 
 def _numbers(shape: Sequence[int]) -> str:

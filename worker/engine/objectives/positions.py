@@ -156,9 +156,9 @@ class PositionTally:
             losses[own] = logs.gather(1, marks).neg_().squeeze(1).numpy()
             values = comparable(flat[own]).numpy()
             said[own] = values.argmax(1)
-            undecided = None
+            undecided: np.ndarray | None = None
             if not np.isfinite(losses[own]).all():
-                undecided = np.isnan(values).any(axis=1)
+                undecided = np.asarray(np.isnan(values).any(axis=1))
                 said[own][undecided] = UNDECIDED
             if hits is not None:
                 goals = marks[:, 0].numpy()

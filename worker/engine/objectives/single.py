@@ -88,9 +88,9 @@ class ClassTally:
             summed = losses.sum(axis=1)
             self._loss[0, own] += summed
             self._loss[1, own] += np.einsum("rb,rb->r", losses, losses)
-        undecided = None
+        undecided: np.ndarray | None = None
         if not np.isfinite(summed).all():
-            undecided = np.isnan(values).any(axis=1)
+            undecided = np.asarray(np.isnan(values).any(axis=1))
             predicted[undecided.reshape(rows, batch)] = UNDECIDED
             self._undecided[own] |= undecided.reshape(rows, batch).any(axis=1)
         self._samples[own] += batch
