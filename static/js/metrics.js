@@ -29,12 +29,23 @@ const FAMILIES = {
 /** 0.52413 → "0.5241", 23145 → "23,145", 1.2e-7 → "1.20e−7": four significant digits. */
 export function figure(value) {
   if (!known(value)) return "–";
+  if (value === 0) return "0";
   const size = Math.abs(value);
   if (size >= 1e7 || (size > 0 && size < 1e-3)) {
     return value.toExponential(2).replace("e+", "e").replaceAll("-", MINUS);
   }
   if (size >= 1000) return number(value, 0);
   return value.toPrecision(4).replace("-", MINUS);
+}
+
+/** The ends of an interval with the digits that its width makes worth reading. */
+function ends(low, high) {
+  const half = (high - low) / 2;
+  const digits = half > 0 ? Math.ceil(-Math.log10(half)) + 1 : 9;
+  if (digits > 6 || Math.abs(high) >= 1e7) return [figure(low), figure(high)];
+  const write = (value) =>
+    digits <= 0 ? number(value, 0) : value.toFixed(digits).replace("-", MINUS);
+  return [write(low), write(high)];
 }
 
 /** A difference of such values with its sign, three significant digits. */
@@ -108,7 +119,7 @@ export class Metric {
   /** "[90.6, 92.1]", "[0.512, 0.533]", or "". */
   range(low, high) {
     if (this.fraction) return interval(low, high);
-    return known(low) && known(high) ? `[${figure(low)}, ${figure(high)}]` : "";
+    return known(low) && known(high) ? `[${ends(low, high).join(", ")}]` : "";
   }
 
   /** As words for people who listen. */
@@ -170,7 +181,7 @@ export class Yardstick {
     const text = this.metric.difference(value - this.baseline);
     if (this.metric.family !== FAMILIES.share || !this.baseline) return text;
     const share = (value - this.baseline) / Math.abs(this.baseline);
-    if (Math.abs(share) >= 100) return `${text}, × ${number(share + 1, 0)}`;
+    if (Math.abs(share) >= 10) return `${text}, × ${number(share + 1, 0)}`;
     return `${text}, ${signed(share * 100, 1)}${SPACE}%`;
   }
 

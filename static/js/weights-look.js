@@ -26,7 +26,7 @@ function outline(counts, width, floor, top) {
 
 function spark(row) {
   const counts = row.histogram?.counts;
-  if (!counts?.length) return null;
+  if (!(counts?.length > 1)) return null;
   return svg(
     "svg",
     { class: "spark", viewBox: "0 0 100 20", preserveAspectRatio: "none", "aria-hidden": "true" },
