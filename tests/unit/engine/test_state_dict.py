@@ -93,7 +93,7 @@ def test_each_nesting(tmp_path: Path, name: str, zipped: bool) -> None:
 
 def test_of_several_the_preferred_one_is_taken_and_said(tmp_path: Path) -> None:
     state, other = net().state_dict(), {"w": torch.ones(3)}
-    file = read(tmp_path / "a.pth", {"ema": other, "model": state, "zzz": other})
+    file = read(tmp_path / "a.pth", {"ema": other, "model": state, "zzz": dict(other)})
     assert file.nested_under == "model"
     assert any("not taken: 'ema', 'zzz'" in note for note in file.notes)
     deep = read(tmp_path / "b.pth", {"checkpoint": {"model": state}, "step": 1})
