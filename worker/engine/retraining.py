@@ -282,9 +282,8 @@ class _Run:
         batches = self._batches_for_ever()
         torch.manual_seed(seeded(self.settings.seed, 0))
         self.model.train_mode(True)
-        highest = range_test(
-            lambda _, rate: self._step(next(batches), rate), self.objective.steepness
-        )
+        steepness = self.objective.steepness
+        highest = range_test(lambda _, rate: self._step(next(batches), rate), steepness)
         put_back(self.state, kept)
         self.optimizer = self._new_optimizer()
         return highest
@@ -369,19 +368,17 @@ class _Run:
 def _merit(result: EpochResult, metric: Metric) -> tuple[float, float, int]:
     loss = math.inf if result.tune_loss is None else result.tune_loss
     value = result.tune_metrics[metric.name]["value"]
-    if value is None:
-        return -math.inf, -loss, -result.epoch
-    return value if metric.higher_is_better else -value, -loss, -result.epoch
+    worth = -math.inf if value is None else value if metric.higher_is_better else -value
+    return worth, -loss, -result.epoch
 
 
 def _epoch(saved: dict[str, Any]) -> EpochResult:
     """An epoch as it was saved; states of before there were other metrics have accuracy alone."""
     if "tune" not in saved:
-        samples = saved["tune_samples"]
-        correct = round(saved["tune_accuracy"] * samples)
-        estimates = {"accuracy": Share(correct, samples), "loss": Known(saved["tune_loss"])}
-        evaluation = Evaluation(samples, correct, saved["tune_loss"], estimates=estimates)
-        saved = saved | {"tune": evaluation.as_json()}
+        samples, loss = saved["tune_samples"], saved["tune_loss"]
+        right = Share(round(saved["tune_accuracy"] * samples), samples)
+        estimates = {"accuracy": right, "loss": Known(loss)}
+        saved["tune"] = Evaluation(samples, right.hits, loss, estimates=estimates).as_json()
     return EpochResult(**saved)
 
 

@@ -10,6 +10,7 @@ import torch
 
 from app.domain.metrics import METRICS, Kind, primary
 from tests.unit.engine import naive
+from tests.unit.engine.architectures import BY_NAME
 from tests.unit.engine.objectives.kinds import CASES, Case
 from tests.unit.engine.objectives.kinds import naive as naive_figures
 from tests.unit.engine.traced import plain_units
@@ -19,7 +20,9 @@ from worker.engine.masks import MaskSet
 from worker.engine.objectives import Evaluation, objective_for
 from worker.engine.retraining import EpochResult, RetrainResult, RetrainSettings, retrain
 from worker.engine.sensitivity import Cell, CellResult, SensitivityEngine
+from worker.engine.train_state import TrainState
 
+CLASSES = BY_NAME["perceptron"]
 LEVELS = (0, 300_000, 700_000, 1_000_000)
 
 
@@ -174,3 +177,30 @@ def test_a_large_array_of_answers_lies_on_disk(monkeypatch: pytest.MonkeyPatch) 
 def _plain(evaluation: Evaluation) -> dict[str, object]:
     names = ("samples", "correct", "loss", "flips", "lost", "gained", "answers", "kind")
     return {name: getattr(evaluation, name) for name in names}
+
+
+def test_training_states_of_before_there_were_metrics_go_on(tmp_path: Path) -> None:
+    units = plain_units(CLASSES.model())
+    plan = {unit.id: 0.3 for unit in units if unit.prunable}
+
+    def run(epochs: int) -> RetrainResult:
+        return retrain(
+            model := CLASSES.model(),
+            MaskSet.from_plan(model, units, plan),
+            CLASSES.split(60),
+            CLASSES.split(30),
+            RetrainSettings(epochs, batch_size=16, learning_rate=0.1),
+            save_to=tmp_path / "state",
+            resume_from=tmp_path / "state",
+        )
+
+    first = run(2)
+    state = TrainState.load(tmp_path / "state")
+    for epoch in state.progress["history"]:
+        del epoch["tune"]
+    state.save(tmp_path / "state")
+    again = run(2)
+    assert again.best_epoch == first.best_epoch
+    for old, new in zip(first.epochs, again.epochs, strict=True):
+        assert old.tune_metrics["accuracy"] == new.tune_metrics["accuracy"]
+        assert {**old.tune, "metrics": 0} == {**new.tune, "metrics": 0}
