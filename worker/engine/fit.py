@@ -34,7 +34,12 @@ def check_fit(model: CanonicalModel, data: Dataset | DatasetInfo) -> None:
     opened: Any = data if hasattr(data, "info") else None
     info: Any = opened.info if opened else data
     splits: list[Split] = [opened.split(name) for name in info.splits] if opened else []
-    if len(model.inputs) != info.inputs:
+    shapes, dtypes = list(info.input_shapes), list(info.dtypes)
+    transformed = list(info.transformed)
+    if _lacks_mask(model, info.inputs):
+        shapes, dtypes = [*shapes, shapes[0]], [*dtypes, "int64"]
+        transformed.append(False)
+    elif len(model.inputs) != info.inputs:
         raise InputMismatch(
             f"The network takes {_count(len(model.inputs), 'input')}, "
             f"the data set has {info.inputs}.",
@@ -42,10 +47,10 @@ def check_fit(model: CanonicalModel, data: Dataset | DatasetInfo) -> None:
             "arguments.",
         )
     for number, spec in enumerate(model.inputs):
-        _check_shape(spec, tuple(info.input_shapes[number]), len(model.inputs))
-        _check_dtype(spec, info.dtypes[number], info.transformed[number])
+        _check_shape(spec, tuple(shapes[number]), len(model.inputs))
+        _check_dtype(spec, dtypes[number], transformed[number])
     rows = model.fixed_batch or PROBE
-    inputs, labels = _real(model, splits, rows) if splits else (_zeros(model, info, rows), None)
+    inputs, labels = _real(model, splits, rows) if splits else (_zeros(model, shapes, rows), None)
     output = _run(model, inputs)
     shape = tuple(output.shape) if isinstance(output, Tensor) else None
     if shape and shape[0] != rows:
@@ -131,10 +136,20 @@ def _check_dtype(spec: InputSpec, stored: str, transformed: bool) -> None:
         )
 
 
-def _zeros(model: CanonicalModel, info: DatasetInfo, rows: int) -> tuple[Tensor, ...]:
+def _lacks_mask(model: CanonicalModel, inputs: int) -> bool:
+    """Whether the data set has everything but the attention mask, which is then all ones."""
+    last = model.inputs[-1]
+    return (
+        inputs == len(model.inputs) - 1 >= 1
+        and last.name == "attention_mask"
+        and not last.dtype.is_floating_point
+    )
+
+
+def _zeros(model: CanonicalModel, shapes: Sequence[Sequence[int]], rows: int) -> tuple[Tensor, ...]:
     return tuple(
         torch.zeros((rows, *shape), dtype=spec.dtype)
-        for shape, spec in zip(info.input_shapes, model.inputs, strict=True)
+        for shape, spec in zip(shapes, model.inputs, strict=True)
     )
 
 
@@ -143,7 +158,8 @@ def _real(model: CanonicalModel, splits: Sequence[Split], rows: int) -> Batch:
     first = splits[0].cast([spec.dtype for spec in model.inputs])
     inputs, labels = first.gather(np.arange(rows) % len(first))
     for number, (tensor, spec) in enumerate(zip(inputs, model.inputs, strict=True)):
-        if spec.dtype.is_floating_point or spec.dtype is torch.bool:
+        stored_here = number < len(first.arrays)
+        if spec.dtype.is_floating_point or spec.dtype is torch.bool or not stored_here:
             continue
         stored = {id(split.arrays[number]): split.arrays[number] for split in splits}.values()
         flat = tensor.view(-1)

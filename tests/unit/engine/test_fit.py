@@ -208,3 +208,29 @@ def test_nan_where_nothing_is_judged_is_no_fault(tmp_path: Path) -> None:
         _fits(model, tmp_path, "classification", x_tune=x, y_tune=y)
     y[0, 3] = -100
     _fits(model, tmp_path, "classification", x_tune=x, y_tune=y)
+
+
+class Masked(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(9, 4)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        weights = attention_mask.unsqueeze(-1).float()
+        return self.head((self.words(input_ids) * weights).sum(1) / weights.sum(1))
+
+
+def test_an_attention_mask_that_is_not_there_is_all_ones(tmp_path: Path) -> None:
+    network = Masked().eval()
+    ids = torch.arange(12).reshape(6, 2) % 9
+    model = canonical(network, (ids, torch.ones_like(ids)), tmp_path)
+    assert [spec.name for spec in model.inputs] == ["input_ids", "attention_mask"]
+    np.savez(tmp_path / "d.npz", x_tune=ids.numpy(), y_tune=Y)
+    with open_dataset(tmp_path / "d.npz") as data:
+        check_fit(model, data)
+        check_fit(model, data.info)
+        given, _ = data.split("tune").cast([spec.dtype for spec in model.inputs]).batch(0, 6)
+    assert torch.equal(model.module(*given), network(ids, torch.ones_like(ids)))
+    with pytest.raises(InputMismatch, match=r"takes 2 inputs, the data set has 3"):
+        _check(model, tmp_path, y_tune=Y, **{f"x_tune.{n}": ids.numpy() for n in range(3)})

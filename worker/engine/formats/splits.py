@@ -87,7 +87,8 @@ class Split:
     def cast(self, dtypes: Sequence[torch.dtype]) -> Split:
         """The same split with input i as `dtypes[i]`: pass `[spec.dtype for spec in model.inputs]`.
 
-        Integer inputs (token ids) come as they are stored, without scale, mean and std.
+        Integer inputs (token ids) come as they are stored, without scale, mean and std. One type
+        more than there are inputs stands for an attention mask: ones in the shape of input 0.
         """
         return replace(self, dtypes=tuple(dtypes))
 
@@ -132,7 +133,12 @@ class Split:
         dtypes = self.dtypes or (torch.float32,) * len(self.arrays)
         inputs = tuple(
             transform.apply(array[rows], dtype)
-            for array, transform, dtype in zip(self.arrays, self.transforms, dtypes, strict=True)
+            for array, transform, dtype in zip(
+                self.arrays, self.transforms, dtypes[: len(self.arrays)], strict=True
+            )
+        )
+        inputs += tuple(
+            torch.ones_like(inputs[0], dtype=dtype) for dtype in dtypes[len(self.arrays) :]
         )
         whole = labels.dtype.kind in "iu"
         kind = np.int64 if whole else np.float32
