@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, configuration, given, settings
 from hypothesis import strategies as st
 
 MUTATIONS = int(os.environ.get("PRUNESCOPE_FUZZ", "200"))
@@ -226,8 +226,15 @@ def fuzz_here(
     from tests.attacks.reader import CALLS
 
     sound = [Path(seed).read_bytes() for seed in seeds]
-    found: dict[str, Any] = {"read": 0, "refused": 0, "faults": [], "slowest": 0.0, "codes": []}
+    found: dict[str, Any] = {
+        "read": 0,
+        "refused": 0,
+        "faults": [],
+        "slowest": [0.0, 0],
+        "codes": [],
+    }
     path, scratch = Path(folder) / "mutated", Path(folder) / "out"
+    configuration.set_hypothesis_home_dir(Path(folder) / "hypothesis")
 
     @settings(
         max_examples=mutations,
@@ -255,7 +262,7 @@ def fuzz_here(
         except Exception as error:
             where = "".join(traceback.format_tb(error.__traceback__)[-3:])
             found["faults"].append([number, f"{type(error).__name__}: {str(error)[:300]}\n{where}"])
-        found["slowest"] = max(found["slowest"], time.process_time() - started)
+        found["slowest"] = max(found["slowest"], [time.process_time() - started, number])
 
     one()
     found["codes"] = sorted(set(found["codes"]))

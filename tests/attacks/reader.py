@@ -1,9 +1,10 @@
 """The child in which hostile files are opened: a fresh fork for each, watched and measured.
 
 `python -m tests.attacks.reader FD` loads torch and the readers once, then forks a child for every
-line on stdin. The child has a limit on its time and its memory, an audit hook that notes whatever no
-reader has any business with (a process, a socket, a write outside its folder, a class looked up by
-a pickle), and measures its own peak. What it found comes back as one line of JSON on descriptor FD.
+line on stdin. The child has a limit on its time and its memory, an audit hook that notes whatever
+no reader has any business with (a process, a socket, a write outside its folder, a class looked up
+by a pickle), and measures its own peak. What it found comes back as one line of JSON on descriptor
+FD.
 """
 
 from __future__ import annotations
@@ -146,11 +147,12 @@ def _serve() -> None:
     import torch
 
     torch.set_num_threads(1)
-    import PIL.Image
-    import safetensors
+    import PIL.Image  # noqa: F401
+    import safetensors  # noqa: F401
     import torch._subclasses.fake_tensor
     import torch.export.pt2_archive._package
 
+    import tests.attacks.fuzz  # noqa: F401
     import worker.engine.formats.datasets
     import worker.engine.formats.models  # noqa: F401
 

@@ -38,9 +38,7 @@ def heard(stream: bytes, rng: random.Random) -> list[dict] | None:
             found += reader.feed(stream[at : at + size])
             at += size
     except (ChildMalformed, ChildFlooded) as error:
-        assert error.message
-        assert error.hint
-        return None
+        return None if error.message and error.hint else [{"no words": error.message}] * 99
     return found
 
 

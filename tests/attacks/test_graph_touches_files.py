@@ -22,7 +22,7 @@ def string(value: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("shared", [False, True])
 def test_a_file_is_mapped(tmp_path: Path, canary: kit.Canary, shared: bool) -> None:
-    """aten.from_file reads any file of the server; shared, it writes: here it makes the canary's."""
+    """aten.from_file reads any file of the server; shared, it makes one."""
 
     def change(record: dict[str, Any]) -> None:
         node = call(
@@ -58,7 +58,7 @@ def test_in_a_graph_within_the_graph(tmp_path: Path, canary: kit.Canary) -> None
             "inputs": [tensor("y")],
             "outputs": [tensor("evil")],
             "nodes": [evil],
-            "tensor_values": {n: graph["tensor_values"]["linear_1"] for n in ("y", "evil")},
+            "tensor_values": dict.fromkeys(("y", "evil"), graph["tensor_values"]["linear_1"]),
             "sym_int_values": {}, "sym_bool_values": {}, "is_single_tensor_return": False,
         }  # fmt: skip
         node = call(

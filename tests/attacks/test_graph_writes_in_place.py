@@ -1,4 +1,4 @@
-"""Operators that write: into their `out` argument, into an input, into a weight, into old memory."""
+"""Operators that write: into an `out` argument, an input, a weight, or old memory."""
 
 from __future__ import annotations
 
@@ -78,8 +78,20 @@ def test_nothing_on_the_list_writes_or_makes_up() -> None:
         kinds = {str(argument.type) for argument in schema.arguments}
         if kinds & {"Storage", "Stream", "str[]", "Any"} or "__torch__" in str(schema):
             bad.append(target)
-        allowed_strings = {"rounding_mode", "padding_mode", "indexing", "mode", "reduce", "padding",
-                           "equation", "approximate", "side", "norm", "ord", "pad_mode"}  # fmt: skip
+        allowed_strings = {
+            "rounding_mode",
+            "padding_mode",
+            "indexing",
+            "mode",
+            "reduce",
+            "padding",
+            "equation",
+            "approximate",
+            "side",
+            "norm",
+            "ord",
+            "pad_mode",
+        }
         strings = {a.name for a in schema.arguments if "str" in str(a.type)}
         if not strings <= allowed_strings:
             bad.append(f"{target} {strings}")

@@ -73,21 +73,22 @@ IMAGES: dict[str, Callable[[], bytes]] = {
     "no data": lambda: png(8, 8),
     "16 bits": lambda: png(8, 8, zlib.compress(bytes(8 * 49)), bits=16),
     "3 bits": lambda: png(8, 8, zlib.compress(bytes(8 * 25)), bits=3),
-    "a text that unpacks to 600 MB": lambda: png(
+    "a text that unpacks to 200 MB": lambda: png(
         8, 8, zlib.compress(bytes(8 * 25)),
-        chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(600 << 20), 9))),
-    "a colour profile of 600 MB": lambda: png(
+        chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(200 << 20), 1))),
+    "a colour profile of 200 MB": lambda: png(
         8, 8, zlib.compress(bytes(8 * 25)),
-        chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(600 << 20), 9))),
+        chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(200 << 20), 1))),
     "a million chunks": lambda: png(
         8, 8, zlib.compress(bytes(8 * 25)), chunk(b"tEXt", b"a\0b") * 300_000),
-    "pixels that unpack to 600 MB": lambda: png(8, 8, zlib.compress(bytes(600 << 20), 9)),
+    "pixels that unpack to 200 MB": lambda: png(8, 8, zlib.compress(bytes(200 << 20), 1)),
     "a profile of 30 MB": lambda: saved("JPEG", icc_profile=bytes(30 << 20)),
     "EXIF of loops": lambda: saved(
-        "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + b"\x69\x87\x04\0\x01\0\0\0\x08\0\0\0" * 2000),
+        "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff"
+        + b"\x69\x87\x04\0\x01\0\0\0\x08\0\0\0" * 2000),
     "3,000 frames": lambda: gif_of_frames(3000),
-    "a GIF of 65,535 x 65,535": lambda: b"GIF89a\xff\xff\xff\xff\x80\0\0" + bytes(6) + b",\0\0\0\0\xff\xff\xff"
-    b"\xff\0\x02\x02D\x01\0;",
+    "a GIF of 65,535 x 65,535": lambda: b"GIF89a\xff\xff\xff\xff\x80\0\0" + bytes(6)
+    + b",\0\0\0\0\xff\xff\xff\xff\0\x02\x02D\x01\0;",
     "a BMP of 2^31 x 2^31": lambda: saved("BMP")[:18] + b"\xff\xff\xff\x7f" * 2 + saved("BMP")[26:],
     "a BMP upside down": lambda: saved("BMP")[:18] + b"\x00\x00\x00\x80" * 2 + saved("BMP")[26:],
     "a PPM of 10^9 x 10^9": lambda: b"P6 1000000000 1000000000 255\n",
@@ -101,7 +102,8 @@ IMAGES: dict[str, Callable[[], bytes]] = {
     "a TIFF of 65,535 samples": lambda: tiff(t277=65_535),
     "a TIFF of another packing": lambda: tiff(t259=34_712),
     "a TIFF without end": looping_tiff,
-    "a WebP of 16,383 x 16,383": lambda: saved("WEBP", size=(16_383, 16_383), quality=1),
+    "a WebP of 16,383 x 16,383": lambda: saved("WEBP")[:26] + b"\xff\x3f\xff\x3f"
+    + saved("WEBP")[30:],
     "a WebP that is a lie": lambda: saved("WEBP")[:24] + b"\xff" * 6 + saved("WEBP")[30:],
     "a JPEG of 65,500 x 65,500": lambda: saved("JPEG").replace(
         b"\x00\x11\x08\x00\x08\x00\x08", b"\x00\x11\x08\xff\xdc\xff\xdc"),
@@ -120,8 +122,16 @@ IMAGES: dict[str, Callable[[], bytes]] = {
     "an archive": lambda: zips.archive([zips.Member(b"x.png", b"")]),
     "nothing": lambda: b"",
 }  # fmt: skip
-READ_ALL_THE_SAME = {"3,000 frames", "a profile of 30 MB", "EXIF of loops", "a million chunks",
-                     "16 bits", "a TIFF without end", "pixels that unpack to 600 MB"}  # fmt: skip
+READ_ALL_THE_SAME = {
+    "3,000 frames",
+    "a profile of 30 MB",
+    "EXIF of loops",
+    "a million chunks",
+    "16 bits",
+    "a TIFF without end",
+    "pixels that unpack to 200 MB",
+    "a TIFF of endless strips",
+}
 
 
 @pytest.mark.parametrize("image", IMAGES)
@@ -137,12 +147,11 @@ def test_one_among_sound_ones(tmp_path: Path, canary: kit.Canary, image: str) ->
         assert image in READ_ALL_THE_SAME
 
 
-def test_10_000_pictures_of_the_largest_size(tmp_path: Path, canary: kit.Canary) -> None:
-    """Each is just within the limit, and together they are an hour: the first few are decoded, and
-    what they'd take on the disk is known before."""
+def test_pictures_of_the_largest_size(tmp_path: Path, canary: kit.Canary) -> None:
+    """Each is just within the limit: one after the other is decoded, never two at once."""
     side = 6_300
     evil = png(side, side, black(side, side))
-    entries = images() | {f"train/cat/{n}.png": evil for n in range(12)}
+    entries = images() | {f"train/cat/{n}.png": evil for n in range(4)}
     path = tmp_path / "images.zip"
     path.write_bytes(zips.archive(zips.members(entries)))
     outcome = read_images(path, seconds=100)

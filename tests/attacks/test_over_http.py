@@ -64,7 +64,8 @@ def hostile_datasets(folder: Path, canary: kit.Canary) -> dict[str, tuple[Path, 
     objects = npy.ljust(74) + pickles.whole(pickles.shell(canary.command))
     bomb = zips.Member(b"x_train.npy", packed_zeros(600 << 20), 8, size=600 << 20, crc=0)
     return {
-        "objects": (kept("o.npz", zips.archive(zips.members(npz() | {"x_train.npy": objects}))), {}),
+        "objects": (kept("o.npz", zips.archive(zips.members(
+            npz() | {"x_train.npy": objects}))), {}),
         "bomb": (kept("b.npz", zips.archive([bomb])), {}),
         "slip": (kept("s.zip", zips.archive([
             *zips.members(images()), zips.Member(b"../../../../tmp/dead.png", b"x")])), {}),

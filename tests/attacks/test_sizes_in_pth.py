@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.attacks import kit, pickles, zips
+from tests.attacks import exported, kit, pickles, zips
+from tests.unit.engine.archives import WEIGHTS
 
 NUMBERS = 12
 FORMS = ["zip", "before zips", "old pt2"]
@@ -55,12 +56,9 @@ def written(folder: Path, body: bytes, form: str, data: bytes = bytes(4 * NUMBER
     top = {"a/data.pkl": whole, "a/data/0": data, "a/version": b"3\n", "a/byteorder": b"little"}
     saved = zips.archive(zips.members(top))
     if form == "old pt2":
-        from tests.attacks.exported import sound, written as write
-        from tests.unit.engine.archives import WEIGHTS
-
-        entries = sound()
+        entries = exported.sound()
         entries.pop(WEIGHTS)
-        return write(folder, entries | {"m/data/weights/model.pt": saved})
+        return exported.written(folder, entries | {"m/data/weights/model.pt": saved})
     path.write_bytes(saved)
     return path
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +25,9 @@ def npy_of_zeros(numbers: int) -> bytes:
     return raw.getvalue() + bytes(numbers // 3 * 12)
 
 
+@functools.cache
 def packed_zeros(size: int) -> bytes:
     """`size` zero bytes, deflated a piece at a time."""
-    import zlib
-
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     piece = bytes(8 << 20)
     made = b"".join(packer.compress(piece) for _ in range(size // len(piece)))

@@ -21,6 +21,7 @@ from worker.engine.formats.images import Look, decode, look_at, shown
 from worker.engine.formats.prepared import Planned, Said, writing
 
 MAX_IMAGES = 200_000
+_PIECE = 1 << 20
 MAX_IMAGE_BYTES = 256 << 20
 MAX_CLASSES = 30_000
 MAX_PATH = 1000
@@ -225,7 +226,11 @@ def _checked_path(info: zipfile.ZipInfo) -> list[str]:
 def _content(archive: zipfile.ZipFile, entry: Entry) -> bytes:
     try:
         with archive.open(entry.info) as stream:
-            data = stream.read(entry.info.file_size + 1)
+            pieces, left = [], entry.info.file_size + 1
+            while left > 0 and (piece := stream.read(min(left, _PIECE))):
+                pieces.append(piece)
+                left -= len(piece)
+            data = b"".join(pieces)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError) as error:
         raise InvalidFile(
             f"{shown(entry.name)} is damaged and can't be unpacked.", "Pack the images anew."

@@ -137,8 +137,15 @@ class NpzFile:
         if header.dtype.itemsize > MAX_WORD * 4:
             raise InvalidFile(f"{name} is far too long.", "It is one short word.")
         raw = b"".join(self._chunks(name, CHUNK))[header.data_offset :]
-        value = np.frombuffer(raw, header.dtype)[0]
-        return value.decode("latin1") if isinstance(value, bytes) else str(value)
+        letters = raw[: header.dtype.itemsize]
+        if header.dtype.kind == "S":
+            return letters.rstrip(b"\0").decode("latin1")
+        try:
+            # numpy takes any four bytes for a character, and Python's own strings then fail.
+            order = "be" if header.dtype.str.startswith(">") else "le"
+            return letters.decode(f"utf-32-{order}").rstrip("\0")
+        except UnicodeDecodeError:
+            return None
 
     def verify(self, name: str) -> None:
         """Compares an array with its checksum. Raises InvalidFile."""

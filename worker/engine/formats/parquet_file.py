@@ -12,6 +12,8 @@ import numpy as np
 from app.domain.errors import InvalidFile, InvalidInput
 from worker.engine.formats.csv_file import BATCH, MAX_CELL, MAX_COLUMNS, Cells, check_unique
 
+MAX_ROWS = 20_000_000
+
 
 class ParquetFile:
     """An opened table. Numbers come as float64 with NaN for missing, everything else as text.
@@ -48,8 +50,16 @@ class ParquetFile:
 
     def batches(self) -> Iterator[dict[str, Cells | np.ndarray]]:
         """The rows in runs, column by column. Raises InvalidFile."""
+        rows = 0
         with _reading():
             for batch in self._io.read_parquet(str(self.path), batch_size=BATCH):
+                rows += batch.num_rows
+                # One run of a value is one number in the file, however many rows it stands for.
+                if rows > MAX_ROWS:
+                    raise InvalidFile(
+                        f"The table has more than {MAX_ROWS:,} rows.",
+                        "Take a part of them: curves need some thousands.",
+                    )
                 yield {
                     name: self._cells(batch.column(number), self._kinds[name])
                     for number, name in enumerate(self.columns)

@@ -27,7 +27,7 @@ from worker.engine.formats.pickle_names import (
     malformed_pickle,
     storage_ref,
 )
-from worker.engine.formats.stored import Storage, StoredTensor, contiguous_strides
+from worker.engine.formats.stored import MAX_RANK, Storage, StoredTensor, contiguous_strides
 
 MAX_BYTES = 64 << 20
 MAX_OPCODES = 2_000_000
@@ -246,6 +246,8 @@ class _Machine:
         if kind is None:
             raise malformed_pickle("a tensor has no number type")
         offset, shape = arguments[0], arguments[1]
+        if len(shape) > MAX_RANK:
+            raise malformed_pickle("a tensor has more axes than can be")
         strides = arguments[2] if len(arguments) > 2 else contiguous_strides(shape)
         grad = arguments[3] if len(arguments) > 3 else False
         if len(arguments) > 4 and arguments[4] not in ({}, None):

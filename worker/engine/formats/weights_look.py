@@ -95,11 +95,19 @@ def _threshold(magnitudes: NDArray[Any], percent: int) -> float | None:
 
 
 def _histogram(values: NDArray[Any], low: float, high: float) -> dict[str, Any] | None:
-    if not math.isfinite(high - low):
-        return None
     if low == high:
         return {"low": _short(low), "high": _short(high), "counts": [len(values)]}
-    counts, _ = np.histogram(values, bins=BINS, range=(low, high))
+    spread = high - low
+    if not math.isfinite(spread) or spread < BINS * float(np.finfo(values.dtype).tiny):
+        return None
+    held = np.finfo(values.dtype)
+    finest = float(held.eps) * max(abs(low), abs(high))
+    if spread > float(held.max) or spread < 2 * BINS * finest:
+        values = values.astype(np.float64)
+    try:
+        counts, _ = np.histogram(values, bins=BINS, range=(low, high))
+    except ValueError:  # more bars than there are numbers between the two
+        return None
     return {"low": _short(low), "high": _short(high), "counts": counts.tolist()}
 
 
