@@ -210,7 +210,7 @@ def test_nan_where_nothing_is_judged_is_no_fault(tmp_path: Path) -> None:
     _fits(model, tmp_path, "classification", x_tune=x, y_tune=y)
 
 
-class Masked(nn.Module):
+class TakesMask(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.words = nn.Embedding(9, 4)
@@ -222,7 +222,7 @@ class Masked(nn.Module):
 
 
 def test_an_attention_mask_that_is_not_there_is_all_ones(tmp_path: Path) -> None:
-    network = Masked().eval()
+    network = TakesMask().eval()
     ids = torch.arange(12).reshape(6, 2) % 9
     model = canonical(network, (ids, torch.ones_like(ids)), tmp_path)
     assert [spec.name for spec in model.inputs] == ["input_ids", "attention_mask"]
