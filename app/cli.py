@@ -122,7 +122,7 @@ def push(
     """Upload a model and a data set, start an analysis, print its link.
 
     \b
-    Examples:
+    Example:
       prunescope push resnet20.pt2 cifar10.npz --sparsities 0.2,0.4,0.6,0.8
       prunescope push resnet18.safetensors birds.zip \\
           --architecture timm:resnet18 --architecture-args '{"num_classes": 200}' \\
