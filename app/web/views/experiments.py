@@ -74,5 +74,5 @@ def figures(stored: Mapping[str, Any] | None) -> JSON | None:
     plain = {
         name: finite(value) if isinstance(value, float) else value for name, value in stored.items()
     }
-    parts = (plain.get(name) for name in ("accuracy", "low", "high", "loss"))
+    parts = [plain.get(name) for name in ("accuracy", "low", "high", "loss")]
     return plain | {"metrics": estimates(stored.get("metrics"), *parts)}
