@@ -134,7 +134,5 @@ def test_doctor_names_the_extras(tmp_path: Path) -> None:
 
 def test_a_server_refuses_an_isolation_that_is_not_there(tmp_path: Path) -> None:
     """Rather than start workers that die of it again and again."""
-    ended = run(
-        "serve", "--data-dir", tmp_path, PRUNESCOPE_ISOLATION="bubblewrap", PATH="/nowhere"
-    )
+    ended = run("serve", "--data-dir", tmp_path, PRUNESCOPE_ISOLATION="bubblewrap", PATH="/nowhere")
     refused(ended, 1, "'bubblewrap' is not available", "PRUNESCOPE_ISOLATION to auto")
