@@ -18,9 +18,9 @@ HEAD = """\
 # Networks that are read
 
 Made by `make matrix-table`; a test fails when a row is no longer true. Every network has random
-weights and a small configuration. Bit-equal: the canonical form answers as the network itself does, to the
-last bit, in the batch it was exported with and in others. Exact = naive: the analysis of some of
-its weights gives the figures of the naive loop, to the sample.
+weights and a small configuration. Bit-equal: the canonical form answers as the network itself does,
+to the last bit, in the batch it was exported with and in others. Exact = naive: the analysis of
+some of its weights gives the figures of the naive loop, to the sample.
 
 """
 COLUMNS = (
