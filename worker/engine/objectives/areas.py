@@ -22,6 +22,7 @@ BINS = 256
 MOST_SCORES = 100
 """With more classes or labels than this there is no AUROC: its histograms would cost too much."""
 
+_TOGETHER = 2**17
 _SHIFT = 19
 _LOWEST = (127 - 11) * 16  # the bits of 2**-11 above the shift
 
@@ -38,18 +39,18 @@ def edges() -> np.ndarray:
     return bits.view(np.float32).astype(np.float64)
 
 
-def area(positives: np.ndarray, negatives: np.ndarray) -> np.ndarray | None:
-    """AUROC of each of several scores from their counts [scores, BINS].
-
-    None when one of them has no positive or no negative sample.
-    """
-    one, other = positives.sum(axis=1), negatives.sum(axis=1)
-    if not (one.all() and other.all()):
-        return None
-    # Bins start at the highest scores, so what comes later is lower.
-    below = other[:, None] - np.cumsum(negatives, axis=1)
-    wins = (positives * (below + negatives / 2)).sum(axis=1)
-    return wins / (one.astype(np.float64) * other)
+def area(positives: np.ndarray, every: np.ndarray) -> np.ndarray:
+    """AUROC of each of several scores from the counts [..., BINS] of its positive and of all
+    samples; NaN for a score without a positive or without a negative one."""
+    # Of those that came so far: bins start at the highest scores, so what comes later is lower.
+    passed = np.cumsum(positives, axis=-1, dtype=np.int64)
+    one = passed[..., -1]
+    # Each sample loses against the positives before it and half against those of its own bin;
+    # positives among themselves lose half of all their pairs.
+    twice = np.einsum("...b,...b->...", every, 2 * passed - positives) - one * one
+    other = every.sum(axis=-1, dtype=np.int64) - one
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return twice / (2.0 * one * other)
 
 
 class Histograms:
@@ -76,14 +77,17 @@ class Histograms:
             chosen = places.gather(1, positive).view(-1)
         self._positive.scatter_add_(0, chosen, ones[: len(chosen)])
 
-    def mean_area(self, row: int) -> float | None:
-        """The mean AUROC over scores, None where one of them has none."""
-        size = self._scores * BINS
-        own = slice(row * size, (row + 1) * size)
-        every = self._every[own].numpy().reshape(-1, BINS)
-        positives = self._positive[own].numpy().reshape(-1, BINS)
-        areas = area(positives, every - positives)
-        return None if areas is None else float(areas.mean())
+    def mean_areas(self) -> np.ndarray:
+        """The mean AUROC over scores of each row, NaN where a score has none."""
+        shape = (-1, self._scores, BINS)
+        every, positive = (each.numpy().reshape(shape) for each in (self._every, self._positive))
+        found = np.empty(len(every))
+        # So many rows that what is computed on the way stays small.
+        step = max(1, _TOGETHER // (self._scores * BINS))
+        for at in range(0, len(every), step):
+            own = slice(at, at + step)
+            found[own] = area(positive[own], every[own]).mean(axis=1)
+        return found
 
 
 @lru_cache(maxsize=4)

@@ -15,7 +15,7 @@ from app.domain.estimates import ClusteredShare, Known, Mean, Share
 from app.domain.metrics import Kind
 from worker.engine.objectives.areas import BINS, MOST_SCORES, Histograms
 from worker.engine.objectives.base import UNDECIDED, Evaluation, first_tensor, room
-from worker.engine.objectives.counting import Ratios
+from worker.engine.objectives.counting import Ratios, defined
 
 _CLOSEST = 1e-7
 
@@ -80,12 +80,14 @@ class LabelTally:
         self._said = np.zeros((rows, 2, labels), dtype=np.int64)
         self._support = np.zeros(labels, dtype=np.int64)
         self._scores = Histograms(rows, labels) if labels <= MOST_SCORES else None
+        self._areas: list[float | None] | None = None
 
     def add(
         self, outputs: Tensor, labels: Tensor, dense: np.ndarray | None, first: int = 0
     ) -> np.ndarray:
         rows, batch, width = outputs.shape
         own = slice(first, first + rows)
+        self._areas = None
         goals = labels.double().expand(rows, batch, width)
         values = outputs.double()
         losses = functional.binary_cross_entropy_with_logits(values, goals, reduction="none")
@@ -146,6 +148,10 @@ class LabelTally:
         )
 
     def _area(self, row: int) -> float | None:
-        if self._scores is None or self._undecided[row]:
+        if self._scores is None:
             return None
-        return self._scores.mean_area(row)
+        if self._areas is None:
+            # Of all rows at once, in far less time than one by one.
+            found = np.where(self._undecided, np.nan, self._scores.mean_areas())
+            self._areas = defined(found)
+        return self._areas[row]

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -28,9 +27,17 @@ from worker.engine.objectives.base import (
     first_tensor,
     room,
 )
-from worker.engine.objectives.counting import TOP, Ratios, comparable, macro_f1, top_hits
+from worker.engine.objectives.counting import (
+    TOP,
+    Ratios,
+    comparable,
+    defined,
+    log_softmax,
+    macro_f1,
+    top_hits,
+)
 
-_CHUNK = 2**20
+_CHUNK, _TOGETHER = 2**20, 2**17
 
 
 @dataclass(frozen=True)
@@ -101,59 +108,72 @@ class PositionTally:
         per_class = 0 if words else classes
         self._said = np.zeros((rows, 2, per_class), dtype=np.int64)
         self._support = np.zeros(per_class, dtype=np.int64)
+        self._scores: list[float | None] | None = None
 
     def add(
         self, outputs: Tensor, labels: Tensor, dense: np.ndarray | None, first: int = 0
     ) -> np.ndarray:
         rows, batch = outputs.shape[:2]
+        self._scores = None
         targets = labels.reshape(-1)
-        kept = (targets != IGNORED).numpy()
-        counts = kept.reshape(batch, -1).sum(axis=1)
-        truth = targets.numpy()
+        truth, places = targets.numpy(), len(targets)
+        kept = truth != IGNORED
+        counts = np.count_nonzero(kept.reshape(batch, -1), axis=1)
         if first == 0 and self._support.size:
             self._support += np.bincount(truth[kept], minlength=len(self._support))
+        self._samples[first : first + rows] += batch
         self._paired &= dense is not None
         was = None if dense is None else dense.reshape(-1)
-        predicted = np.empty((rows, len(truth)), dtype=self._dtype)
-        # One row after the other: memory stays bounded, and no figure depends on the neighbours.
-        for at in range(rows):
-            row = first + at
-            losses, said, hits = self._judge(outputs[at], targets)
+        marks = targets.clamp(min=0)
+        predicted = np.empty((rows, places), dtype=self._dtype)
+        # So many rows that what is computed on the way stays in the processor's cache.
+        step = max(1, _TOGETHER // max(1, places * outputs.shape[-1]))
+        for at in range(0, rows, step):
+            some = outputs[at : at + step]
+            own = slice(first + at, first + at + len(some))
+            losses, said, hits = self._judge(some, marks)
+            predicted[at : at + step] = said
             right = (said == truth) & kept
-            losses[~kept] = 0.0
-            self._samples[row] += batch
-            self._loss.add(row, losses.reshape(batch, -1).sum(axis=1), counts)
-            self._right.add(row, right.reshape(batch, -1).sum(axis=1), counts)
+            if not kept.all():
+                losses[:, ~kept] = 0.0
+            each = (len(some), batch, -1)
+            self._loss.add(own, losses.reshape(each).sum(axis=2), counts)
+            self._right.add(own, _true(right.reshape(each)), counts)
             if self._top is not None and hits is not None:
-                self._top.add(row, (hits & kept).reshape(batch, -1).sum(axis=1), counts)
+                self._top.add(own, _true((hits & kept).reshape(each)), counts)
             if self._support.size:
-                width = len(self._support)
-                self._said[row, 1] += np.bincount(said[right], minlength=width)
-                clear = kept & ~right & (said != UNDECIDED)
-                self._said[row, 0] += np.bincount(said[clear], minlength=width)
+                self._count_said(said, right, kept, own)
             if was is not None:
                 was_right = (was == truth) & kept
-                self._changes[0, row] += np.count_nonzero((said != was) & kept)
-                self._changes[1, row] += np.count_nonzero(was_right & ~right)
-                self._changes[2, row] += np.count_nonzero(right & ~was_right)
-            predicted[at] = said
+                changes = ((said != was) & kept, was_right & ~right, right & ~was_right)
+                for turn, changed in enumerate(changes):
+                    self._changes[turn, own] += np.count_nonzero(changed, axis=1)
         return predicted.reshape(rows, *labels.shape)
 
+    def _count_said(
+        self, said: np.ndarray, right: np.ndarray, kept: np.ndarray, own: slice
+    ) -> None:
+        """Count the answers [rows, places] by class, wrong and right ones."""
+        rows, width = len(said), len(self._support)
+        place = said + right * width + np.arange(0, 2 * rows * width, 2 * width)[:, None]
+        counted = np.bincount(place[kept & (said != UNDECIDED)], minlength=2 * rows * width)
+        self._said[own] += counted.reshape(rows, 2, width)
+
     def _judge(
-        self, outputs: Tensor, targets: Tensor
+        self, outputs: Tensor, marks: Tensor
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Losses (float64), classes and top-5 hits of each position [batch * positions]."""
-        width = outputs.shape[-1]
-        flat = outputs.reshape(-1, width)
+        """Losses (float64), classes and top-5 hits of each position [rows, batch * positions]."""
+        rows, width = len(outputs), outputs.shape[-1]
+        flat, goals = outputs.reshape(-1, width), marks.repeat(rows)
         losses = np.empty(len(flat))
         said = np.empty(len(flat), dtype=self._dtype)
         hits = None if self._top is None else np.empty(len(flat), dtype=bool)
         step = max(1, _CHUNK // width)
         for start in range(0, len(flat), step):
             own = slice(start, start + step)
-            marks = targets[own, None].clamp(min=0)
-            logs = torch.log_softmax(flat[own].double(), 1)
-            losses[own] = logs.gather(1, marks).neg_().squeeze(1).numpy()
+            marked = goals[own].numpy()
+            logs = log_softmax(flat[own])
+            losses[own] = logs.gather(1, goals[own, None]).squeeze(1).numpy()
             values = comparable(flat[own]).numpy()
             said[own] = values.argmax(1)
             undecided: np.ndarray | None = None
@@ -161,9 +181,14 @@ class PositionTally:
                 undecided = np.asarray(np.isnan(values).any(axis=1))
                 said[own][undecided] = UNDECIDED
             if hits is not None:
-                goals = marks[:, 0].numpy()
-                hits[own] = top_hits(values, goals, said[own] == goals, undecided)
-        return losses, said, hits
+                hits[own] = top_hits(values, marked, said[own] == marked, undecided)
+        np.negative(losses, out=losses)
+        shape = (rows, -1)
+        return (
+            losses.reshape(shape),
+            said.reshape(shape),
+            None if hits is None else hits.reshape(shape),
+        )
 
     def evaluation(self, row: int) -> Evaluation:
         samples = int(self._samples[row])
@@ -177,8 +202,10 @@ class PositionTally:
             top5 = UNDEFINED if self._top is None else self._share(self._top, row)
             estimates |= {"perplexity": Exponential(loss), "top5": top5}
         else:
-            wrong, right = self._said[row]
-            estimates["macro_f1"] = Known(macro_f1(right, right + wrong, self._support))
+            if self._scores is None:
+                wrong, right = self._said[:, 0], self._said[:, 1]
+                self._scores = defined(macro_f1(right, right + wrong, self._support))
+            estimates["macro_f1"] = Known(self._scores[row])
         return Evaluation(
             samples=samples,
             correct=correct,
@@ -198,3 +225,8 @@ class PositionTally:
             int(ratios.clusters[row]),
             ratios.error(row),
         )
+
+
+def _true(found: np.ndarray) -> np.ndarray:
+    """How many are true along the last axis."""
+    return np.count_nonzero(found, axis=-1)

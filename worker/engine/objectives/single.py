@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -15,7 +14,14 @@ from app.domain.estimates import UNDEFINED, Estimate, Known, Mean, Share, mean_e
 from app.domain.metrics import Kind
 from worker.engine.objectives.areas import BINS, MOST_SCORES, Histograms
 from worker.engine.objectives.base import UNDECIDED, Evaluation, first_tensor
-from worker.engine.objectives.counting import TOP, comparable, macro_f1, top_hits
+from worker.engine.objectives.counting import (
+    TOP,
+    comparable,
+    defined,
+    log_softmax,
+    macro_f1,
+    top_hits,
+)
 
 
 @dataclass(frozen=True)
@@ -71,15 +77,17 @@ class ClassTally:
         # Wrong and right by the class that was said, after one place for UNDECIDED.
         self._said = np.zeros((rows, 2, classes + 1), dtype=np.int64)
         self._scores = Histograms(rows, classes) if 1 < classes <= MOST_SCORES else None
+        self._by_class: tuple[list[float | None], list[float | None]] | None = None
 
     def add(
         self, outputs: Tensor, labels: Tensor, dense: np.ndarray | None, first: int = 0
     ) -> np.ndarray:
         rows, batch, width = outputs.shape
         own = slice(first, first + rows)
+        self._by_class = None
         flat = comparable(outputs.reshape(rows * batch, width))
         targets = labels.repeat(rows)[:, None]
-        logs = torch.log_softmax(flat.double(), 1)
+        logs = log_softmax(flat).contiguous()
         # What cross_entropy computes, with the logs kept.
         losses = logs.gather(1, targets).neg_().numpy().reshape(rows, batch)
         values = flat.numpy()
@@ -141,15 +149,21 @@ class ClassTally:
         )
 
     def _estimates(self, row: int, correct: int, samples: int) -> dict[str, Estimate]:
-        wrong, right = self._said[row, :, 1:]
+        if self._by_class is None:
+            self._by_class = self._scores_of_classes()
+        scores, areas = self._by_class
         return {
             "accuracy": Share(correct, samples),
             "top5": UNDEFINED if self._top is None else Share(int(self._top[row]), samples),
-            "macro_f1": Known(macro_f1(right, right + wrong, self._support)),
-            "auroc": Known(self._area(row)),
+            "macro_f1": Known(scores[row]),
+            "auroc": Known(areas[row]),
         }
 
-    def _area(self, row: int) -> float | None:
-        if self._scores is None or self._undecided[row]:
-            return None
-        return self._scores.mean_area(row)
+    def _scores_of_classes(self) -> tuple[list[float | None], list[float | None]]:
+        """Macro F1 and AUROC of all rows: computed at once, in far less time than one by one."""
+        wrong, right = self._said[:, 0, 1:], self._said[:, 1, 1:]
+        scores = macro_f1(right, right + wrong, self._support)
+        areas = np.full(len(scores), np.nan)
+        if self._scores is not None:
+            areas = np.where(self._undecided, np.nan, self._scores.mean_areas())
+        return defined(scores), defined(areas)
