@@ -79,7 +79,10 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
 
 def _check_value(name: str, value: Any, depth: int) -> None:
     if depth > MAX_DEPTH:
-        raise wrong_arguments(f"The argument {name!a} is nested too deeply.")
+        raise wrong_arguments(
+            f"The argument {name!a} is nested too deeply.",
+            f"Arguments are plain values, or lists and objects of them, {MAX_DEPTH} deep at most.",
+        )
     if value is None or isinstance(value, bool):
         return
     if isinstance(value, (int, float)):
