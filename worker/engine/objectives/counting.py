@@ -94,10 +94,15 @@ def top_hits(
     highest, `undecided` ones are no hits.
     """
     hits = right.copy()
-    rest = np.flatnonzero(~right if undecided is None else ~(right | undecided))
-    some, marks = values[rest], values[rest, targets[rest]][:, None]
-    near = np.flatnonzero(_counts(some > marks) < size)
-    rest, some, marks = rest[near], some[near], marks[near]
+    open_ = ~right if undecided is None else ~(right | undecided)
+    marks = values[np.arange(len(values)), targets][:, None]
+    if 2 * np.count_nonzero(open_) > len(values):
+        # Comparing all of them is cheaper than copying most of them.
+        rest = np.flatnonzero(open_ & (_counts(values > marks) < size))
+    else:
+        rest = np.flatnonzero(open_)
+        rest = rest[_counts(values[rest] > marks[rest]) < size]
+    some, marks = values[rest], marks[rest]
     sure = _counts(some >= marks) <= size
     hits[rest] = sure
     if not sure.all():

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -37,7 +38,7 @@ from worker.engine.objectives.counting import (
     top_hits,
 )
 
-_CHUNK, _TOGETHER = 2**20, 2**17
+_CHUNK, _TOGETHER = 2**16, 2**18
 
 
 @dataclass(frozen=True)
@@ -126,21 +127,21 @@ class PositionTally:
         was = None if dense is None else dense.reshape(-1)
         marks = targets.clamp(min=0)
         predicted = np.empty((rows, places), dtype=self._dtype)
-        # So many rows that what is computed on the way stays in the processor's cache.
-        step = max(1, _TOGETHER // max(1, places * outputs.shape[-1]))
+        judged = None if kept.all() else torch.from_numpy(np.flatnonzero(kept))
+        # As many rows as are cheap to keep: what is the same for all of them is done once.
+        step = max(1, _TOGETHER // max(1, places))
         for at in range(0, rows, step):
             some = outputs[at : at + step]
             own = slice(first + at, first + at + len(some))
-            losses, said, hits = self._judge(some, marks)
+            said = self._classes(some)
             predicted[at : at + step] = said
             right = (said == truth) & kept
-            if not kept.all():
-                losses[:, ~kept] = 0.0
+            losses, hits = self._judge(some, marks, right, judged)
             each = (len(some), batch, -1)
             self._loss.add(own, losses.reshape(each).sum(axis=2), counts)
             self._right.add(own, _true(right.reshape(each)), counts)
             if self._top is not None and hits is not None:
-                self._top.add(own, _true((hits & kept).reshape(each)), counts)
+                self._top.add(own, _true(hits.reshape(each)), counts)
             if self._support.size:
                 self._count_said(said, right, kept, own)
             if was is not None:
@@ -159,36 +160,52 @@ class PositionTally:
         counted = np.bincount(place[kept & (said != UNDECIDED)], minlength=2 * rows * width)
         self._said[own] += counted.reshape(rows, 2, width)
 
-    def _judge(
-        self, outputs: Tensor, marks: Tensor
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Losses (float64), classes and top-5 hits of each position [rows, batch * positions]."""
+    def _classes(self, outputs: Tensor) -> np.ndarray:
+        """The class of each position [rows, batch * positions]."""
         rows, width = len(outputs), outputs.shape[-1]
-        flat, goals = outputs.reshape(-1, width), marks.repeat(rows)
-        losses = np.empty(len(flat))
+        flat = outputs.reshape(-1, width)
         said = np.empty(len(flat), dtype=self._dtype)
-        hits = None if self._top is None else np.empty(len(flat), dtype=bool)
         step = max(1, _CHUNK // width)
         for start in range(0, len(flat), step):
+            values = comparable(flat[start : start + step]).numpy()
+            best = values.argmax(1)
+            # NaN counts as the greatest.
+            spoilt = np.isnan(values[np.arange(len(values)), best])
+            if spoilt.any():
+                best[spoilt] = UNDECIDED
+            said[start : start + step] = best
+        return said.reshape(rows, -1)
+
+    def _judge(
+        self, outputs: Tensor, marks: Tensor, right: np.ndarray, judged: Tensor | None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Losses (float64) and top-5 hits of the positions `judged` (None: all of them).
+
+        [rows, batch * positions]; 0 and no hit for the others.
+        """
+        rows, width = len(outputs), outputs.shape[-1]
+        flat, goals, at_top = outputs.reshape(-1, width), marks.repeat(rows), right.reshape(-1)
+        places = None
+        if judged is not None:
+            starts = torch.arange(0, right.size, right.shape[1])[:, None]
+            places = (starts + judged).reshape(-1)
+            goals, at_top = goals[places], at_top[places.numpy()]
+        losses = np.empty(len(goals))
+        hits = None if self._top is None else np.empty(len(goals), dtype=bool)
+        step = max(1, _CHUNK // width)
+        for start in range(0, len(goals), step):
             own = slice(start, start + step)
-            marked = goals[own].numpy()
-            logs = log_softmax(flat[own])
+            some = flat[own] if places is None else flat.index_select(0, places[own])
+            logs = log_softmax(some)
             losses[own] = logs.gather(1, goals[own, None]).squeeze(1).numpy()
-            values = comparable(flat[own]).numpy()
-            said[own] = values.argmax(1)
-            undecided: np.ndarray | None = None
-            if not np.isfinite(losses[own]).all():
-                undecided = np.asarray(np.isnan(values).any(axis=1))
-                said[own][undecided] = UNDECIDED
             if hits is not None:
-                hits[own] = top_hits(values, marked, said[own] == marked, undecided)
+                values = comparable(some).numpy()
+                spoilt = None
+                if not np.isfinite(losses[own]).all():
+                    spoilt = np.asarray(np.isnan(values).any(axis=1))
+                hits[own] = top_hits(values, goals[own].numpy(), at_top[own], spoilt)
         np.negative(losses, out=losses)
-        shape = (rows, -1)
-        return (
-            losses.reshape(shape),
-            said.reshape(shape),
-            None if hits is None else hits.reshape(shape),
-        )
+        return _among(losses, right, places), None if hits is None else _among(hits, right, places)
 
     def evaluation(self, row: int) -> Evaluation:
         samples = int(self._samples[row])
@@ -230,3 +247,12 @@ class PositionTally:
 def _true(found: np.ndarray) -> np.ndarray:
     """How many are true along the last axis."""
     return np.count_nonzero(found, axis=-1)
+
+
+def _among(found: np.ndarray, whole: np.ndarray, places: Tensor | None) -> np.ndarray:
+    """What was found at some of all places (None: at all), in the shape of `whole`."""
+    if places is None:
+        return found.reshape(whole.shape)
+    every = np.zeros(whole.shape, dtype=found.dtype)
+    every.reshape(-1)[places.numpy()] = found
+    return every

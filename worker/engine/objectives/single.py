@@ -95,7 +95,7 @@ class ClassTally:
         with np.errstate(all="ignore"):
             summed = losses.sum(axis=1)
             self._loss[0, own] += summed
-            self._loss[1, own] += np.einsum("rb,rb->r", losses, losses)
+            self._loss[1, own] += (losses * losses).sum(axis=1)
         undecided: np.ndarray | None = None
         if not np.isfinite(summed).all():
             undecided = np.asarray(np.isnan(values).any(axis=1))
