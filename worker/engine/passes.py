@@ -70,7 +70,8 @@ def in_chunks(suffix: Suffix, seconds: Sequence[float]) -> tuple[tuple[Instructi
 class Job:
     """One weight with the numbers of entries to remove from it in a pass.
 
-    `rank` has the weight's shape: the entry leaves when its rank is below the number removed.
+    `rank` has the weight's shape: the entry leaves when its rank is below the number removed, which
+    ascends along `counts`.
     `chunks` are the instructions of its suffix, `cost` the seconds of one cell on the whole split.
     """
 
@@ -163,12 +164,12 @@ class Pass:
     ) -> None:
         output, scratch, boundary = self._flow.output, self._scratch, job.suffix.boundary
         weight, original, rank = job.weight, job.weight.clone(), job.rank
-        zero = torch.zeros((), dtype=weight.dtype)
         rows: list[Tensor] = []
         first = elements = 0
         try:
             for count in job.counts:
-                weight.copy_(torch.where(rank < count, zero, original))
+                # Counts ascend: what has left already stays away.
+                weight.masked_fill_(rank < count, 0)
                 for source in boundary:
                     scratch[source] = registers[source]
                 for chunk in job.chunks:

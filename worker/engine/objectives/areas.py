@@ -68,13 +68,16 @@ class Histograms:
         are (bool [batch, scores]).
         """
         rows, batch, scores = logs.shape
-        places = bins_of(logs).add_(_starts(first, rows, batch, scores)).view(rows * batch, scores)
+        by_score = logs.stride(2) != 1
+        places = bins_of(logs).add_(_starts(first, rows, batch, scores, by_score))
         ones = _ones(places.numel())
-        self._every.scatter_add_(0, places.view(-1), ones)
+        # Counting has no order: the one in which they lie in memory is the fastest.
+        every = places.movedim(2, 0) if by_score else places
+        self._every.scatter_add_(0, every.reshape(-1), ones)
         if positive.dtype == torch.bool:
-            chosen = places.view(rows, batch, scores)[:, positive].view(-1)
+            chosen = places[:, positive].view(-1)
         else:
-            chosen = places.gather(1, positive).view(-1)
+            chosen = places.reshape(rows * batch, scores).gather(1, positive).view(-1)
         self._positive.scatter_add_(0, chosen, ones[: len(chosen)])
 
     def mean_areas(self) -> np.ndarray:
@@ -91,10 +94,14 @@ class Histograms:
 
 
 @lru_cache(maxsize=4)
-def _starts(first: int, rows: int, batch: int, scores: int) -> Tensor:
-    """Where the histogram of each score begins, int32 [rows, batch, scores]."""
+def _starts(first: int, rows: int, batch: int, scores: int, by_score: bool) -> Tensor:
+    """Where the histogram of each score begins, int32 [rows, batch, scores].
+
+    `by_score`: those of one score lie side by side in memory.
+    """
     starts = torch.arange(first * scores, (first + rows) * scores, dtype=torch.int32) * BINS
-    return starts.view(rows, 1, scores).expand(rows, batch, scores).contiguous()
+    starts = starts.view(rows, 1, scores).expand(rows, batch, scores)
+    return starts.movedim(2, 0).contiguous().movedim(0, 2) if by_score else starts.contiguous()
 
 
 @lru_cache(maxsize=4)

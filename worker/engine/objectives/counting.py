@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from app.domain.estimates import ratio_error
+from worker.engine.objectives.base import UNDECIDED
 
 TOP = 5
 _FEW, _TRIED = 8, 1001
+_SHORT = 16
 
 
 class Ratios:
@@ -63,7 +65,8 @@ def log_softmax(outputs: Tensor) -> Tensor:
     """
     width = outputs.shape[1]
     if width <= _FEW and _rounds_alike(width):
-        return torch.log_softmax(outputs.t().contiguous().double(), 0).t()
+        columns = np.ascontiguousarray(comparable(outputs).numpy().T)
+        return torch.log_softmax(torch.from_numpy(columns).double(), 0).t()
     return torch.log_softmax(outputs.double(), 1)
 
 
@@ -79,6 +82,29 @@ def _rounds_alike(width: int) -> bool:
 def comparable(outputs: Tensor) -> Tensor:
     """Outputs in a type that numpy has too, with their order."""
     return outputs if outputs.dtype in (torch.float32, torch.float64) else outputs.float()
+
+
+def classes_of(values: np.ndarray) -> np.ndarray:
+    """The class of each row of `values` [n, classes]: the first of the highest; int64 [n].
+
+    UNDECIDED where one of them is NaN.
+    """
+    width = values.shape[1]
+    if width <= _SHORT:
+        # numpy's argmax of short rows mispredicts its branches; this has none.
+        columns = np.ascontiguousarray(values.T)
+        with np.errstate(invalid="ignore"):
+            highest = columns == columns.max(axis=0)
+        behind = np.arange(width, 0, -1, dtype=np.uint8)[:, None]
+        # NaN equals nothing, so that it's as far behind as there are classes.
+        found = width - (highest.view(np.uint8) * behind).max(axis=0).astype(np.int64)
+        spoilt = found == width
+    else:
+        found = values.argmax(axis=1)
+        # NaN is the greatest.
+        spoilt = np.isnan(values[np.arange(len(values)), found])
+    found[spoilt] = UNDECIDED
+    return found
 
 
 def top_hits(

@@ -31,6 +31,7 @@ from worker.engine.objectives.base import (
 from worker.engine.objectives.counting import (
     TOP,
     Ratios,
+    classes_of,
     comparable,
     defined,
     log_softmax,
@@ -168,12 +169,7 @@ class PositionTally:
         step = max(1, _CHUNK // width)
         for start in range(0, len(flat), step):
             values = comparable(flat[start : start + step]).numpy()
-            best = values.argmax(1)
-            # NaN counts as the greatest.
-            spoilt = np.isnan(values[np.arange(len(values)), best])
-            if spoilt.any():
-                best[spoilt] = UNDECIDED
-            said[start : start + step] = best
+            said[start : start + step] = classes_of(values)
         return said.reshape(rows, -1)
 
     def _judge(

@@ -16,6 +16,7 @@ from worker.engine.objectives.areas import BINS, MOST_SCORES, Histograms
 from worker.engine.objectives.base import UNDECIDED, Evaluation, first_tensor
 from worker.engine.objectives.counting import (
     TOP,
+    classes_of,
     comparable,
     defined,
     log_softmax,
@@ -87,19 +88,18 @@ class ClassTally:
         self._by_class = None
         flat = comparable(outputs.reshape(rows * batch, width))
         targets = labels.repeat(rows)[:, None]
-        logs = log_softmax(flat).contiguous()
+        logs = log_softmax(flat)
         # What cross_entropy computes, with the logs kept.
         losses = logs.gather(1, targets).neg_().numpy().reshape(rows, batch)
         values = flat.numpy()
-        predicted = values.argmax(1).reshape(rows, batch)
+        predicted = classes_of(values).reshape(rows, batch)
         with np.errstate(all="ignore"):
             summed = losses.sum(axis=1)
             self._loss[0, own] += summed
             self._loss[1, own] += (losses * losses).sum(axis=1)
         undecided: np.ndarray | None = None
         if not np.isfinite(summed).all():
-            undecided = np.asarray(np.isnan(values).any(axis=1))
-            predicted[undecided.reshape(rows, batch)] = UNDECIDED
+            undecided = predicted.reshape(-1) == UNDECIDED
             self._undecided[own] |= undecided.reshape(rows, batch).any(axis=1)
         self._samples[own] += batch
         truth = labels.numpy()
@@ -119,7 +119,7 @@ class ClassTally:
             hits = top_hits(values, targets[:, 0].numpy(), right.reshape(-1), undecided)
             self._top[own] += hits.reshape(rows, batch).sum(axis=1)
         if self._scores is not None:
-            self._scores.add(logs.view(rows, batch, width), targets, first)
+            self._scores.add(logs.unflatten(0, (rows, batch)), targets, first)
         return predicted
 
     def _count_said(self, predicted: np.ndarray, right: np.ndarray, own: slice) -> None:
