@@ -163,7 +163,7 @@ class SensitivityEngine:
         waiting: list[Cell] = []
         for cell in pending:
             if self._removed(cell) == 0:
-                on_result(self._result(cell, dense))
+                on_result(self._result(cell, 0, dense))
             else:
                 waiting.append(cell)
         costs = [self._cost(cell.unit) for cell in waiting]
@@ -202,8 +202,9 @@ class SensitivityEngine:
 
     def _run_pass(self, cells: Sequence[Cell], pulse: Pulse) -> list[CellResult]:
         wanted: dict[tuple[str, str], set[int]] = {}
-        for cell in cells:
-            wanted.setdefault((cell.unit, cell.criterion), set()).add(self._removed(cell))
+        removed = [self._removed(cell) for cell in cells]
+        for cell, count in zip(cells, removed, strict=True):
+            wanted.setdefault((cell.unit, cell.criterion), set()).add(count)
         per_batch = [seconds / len(self._bounds) for seconds in self._seconds]
         jobs = {
             key: Job(
@@ -224,8 +225,8 @@ class SensitivityEngine:
             share = (stop - start) / self._samples
             one_pass.run_batch(inputs, labels, dense[start:stop], pulse, share)
         return [
-            self._result(cell, job.tally.evaluation(job.counts.index(self._removed(cell))))
-            for cell in cells
+            self._result(cell, count, job.tally.evaluation(job.counts.index(count)))
+            for cell, count in zip(cells, removed, strict=True)
             for job in [jobs[cell.unit, cell.criterion]]
         ]
 
@@ -297,8 +298,8 @@ class SensitivityEngine:
             self._costs[unit] = sum(self._seconds[at] for at in nodes) + self._overhead
         return self._costs[unit]
 
-    def _result(self, cell: Cell, evaluation: Evaluation) -> CellResult:
-        return CellResult(cell, self._removed(cell), self._by_id[cell.unit].size, evaluation)
+    def _result(self, cell: Cell, removed: int, evaluation: Evaluation) -> CellResult:
+        return CellResult(cell, removed, self._by_id[cell.unit].size, evaluation)
 
     @contextmanager
     def _running(self) -> Iterator[None]:

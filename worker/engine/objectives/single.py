@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,14 +79,14 @@ class ClassTally:
         # Wrong and right by the class that was said, after one place for UNDECIDED.
         self._said = np.zeros((rows, 2, classes + 1), dtype=np.int64)
         self._scores = Histograms(rows, classes) if 1 < classes <= MOST_SCORES else None
-        self._by_class: tuple[list[float | None], list[float | None]] | None = None
+        self._sums: list[Any] | None = None
 
     def add(
         self, outputs: Tensor, labels: Tensor, dense: np.ndarray | None, first: int = 0
     ) -> np.ndarray:
         rows, batch, width = outputs.shape
         own = slice(first, first + rows)
-        self._by_class = None
+        self._sums = None
         flat = comparable(outputs.reshape(rows * batch, width))
         targets = labels.repeat(rows)[:, None]
         logs = log_softmax(flat)
@@ -132,11 +133,18 @@ class ClassTally:
         self._said[own] += counted.reshape(rows, 2, width)
 
     def evaluation(self, row: int) -> Evaluation:
-        correct, flips, lost, gained = (int(count) for count in self._counts[:, row])
-        samples = int(self._samples[row])
-        total, squares = (float(each) for each in self._loss[:, row])
+        if self._sums is None:
+            self._sums = self._all_sums()
+        samples, (correct, flips, lost, gained), (total, squares), top, f1, area = self._sums[row]
         loss = total / samples if samples else 0.0
-        loss = loss if np.isfinite(loss) else None
+        loss = loss if math.isfinite(loss) else None
+        estimates: dict[str, Estimate] = {
+            "accuracy": Share(correct, samples),
+            "top5": UNDEFINED if self._top is None else Share(top, samples),
+            "macro_f1": Known(f1),
+            "auroc": Known(area),
+            "loss": Mean(loss, mean_error(total, squares, samples), 0.0),
+        }
         return Evaluation(
             samples=samples,
             correct=correct,
@@ -144,26 +152,17 @@ class ClassTally:
             flips=flips if self._paired else None,
             lost=lost if self._paired else None,
             gained=gained if self._paired else None,
-            estimates=self._estimates(row, correct, samples)
-            | {"loss": Mean(loss, mean_error(total, squares, samples), 0.0)},
+            estimates=estimates,
         )
 
-    def _estimates(self, row: int, correct: int, samples: int) -> dict[str, Estimate]:
-        if self._by_class is None:
-            self._by_class = self._scores_of_classes()
-        scores, areas = self._by_class
-        return {
-            "accuracy": Share(correct, samples),
-            "top5": UNDEFINED if self._top is None else Share(int(self._top[row]), samples),
-            "macro_f1": Known(scores[row]),
-            "auroc": Known(areas[row]),
-        }
-
-    def _scores_of_classes(self) -> tuple[list[float | None], list[float | None]]:
-        """Macro F1 and AUROC of all rows: computed at once, in far less time than one by one."""
+    def _all_sums(self) -> list[Any]:
+        """The sums of every row, macro F1 and AUROC with them: in far less time than one by one."""
         wrong, right = self._said[:, 0, 1:], self._said[:, 1, 1:]
-        scores = macro_f1(right, right + wrong, self._support)
-        areas = np.full(len(scores), np.nan)
+        areas = np.full(len(wrong), np.nan)
         if self._scores is not None:
             areas = np.where(self._undecided, np.nan, self._scores.mean_areas())
-        return defined(scores), defined(areas)
+        top = np.zeros_like(self._samples) if self._top is None else self._top
+        columns = (self._samples, self._counts.T, self._loss.T, top)
+        lists = [column.tolist() for column in columns]
+        scores = defined(macro_f1(right, right + wrong, self._support))
+        return list(zip(*lists, scores, defined(areas), strict=True))
