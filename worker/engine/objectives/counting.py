@@ -15,7 +15,7 @@ from worker.engine.objectives.base import UNDECIDED
 
 TOP = 5
 _FEW, _TRIED = 8, 1001
-_SHORT = 16
+_SHORT = 48
 
 
 class Ratios:
@@ -119,23 +119,41 @@ def top_hits(
     Of equal values the first ones are higher, as argmax has it. `right` rows [n] have the target
     highest, `undecided` ones are no hits.
     """
-    hits = right.copy()
-    open_ = ~right if undecided is None else ~(right | undecided)
-    marks = values[np.arange(len(values)), targets][:, None]
-    if 2 * np.count_nonzero(open_) > len(values):
-        # Comparing all of them is cheaper than copying most of them.
-        rest = np.flatnonzero(open_ & (_counts(values > marks) < size))
+    if values.shape[1] <= _SHORT:
+        columns = np.ascontiguousarray(values.T)
+        marks = columns[targets, np.arange(len(values))]
+        hits = _true(columns >= marks) <= size
+        unsure = ~hits & (_true(columns > marks) < size)
     else:
-        rest = np.flatnonzero(open_)
-        rest = rest[_counts(values[rest] > marks[rest]) < size]
-    some, marks = values[rest], marks[rest]
-    sure = _counts(some >= marks) <= size
-    hits[rest] = sure
-    if not sure.all():
+        marks = values[np.arange(len(values)), targets][:, None]
+        near = np.flatnonzero(~right)
+        if 2 * len(near) > len(values):
+            # Comparing all of them is cheaper than copying most of them.
+            near = np.flatnonzero(~right & (_counts(values > marks) < size))
+        else:
+            near = near[_counts(values[near] > marks[near]) < size]
+        hits = np.zeros(len(values), dtype=bool)
+        hits[near] = _counts(values[near] >= marks[near]) <= size
+        unsure = np.zeros(len(values), dtype=bool)
+        unsure[near] = ~hits[near]
+    hits |= right
+    unsure &= ~right
+    if undecided is not None:
+        hits &= ~undecided
+        unsure &= ~undecided
+    rest = np.flatnonzero(unsure)
+    if len(rest):
         # Values equal to the target's count only when they stand before it.
-        earlier = np.arange(values.shape[1]) < targets[rest, None]
-        hits[rest] = _counts((some > marks) | ((some == marks) & earlier)) < size
+        some, goals = values[rest], targets[rest, None]
+        mark = np.take_along_axis(some, goals, axis=1)
+        earlier = np.arange(values.shape[1]) < goals
+        hits[rest] = _counts((some > mark) | ((some == mark) & earlier)) < size
     return hits
+
+
+def _true(found: np.ndarray) -> np.ndarray:
+    """How many are true in each column, at most 255 (uint8)."""
+    return found.view(np.uint8).sum(axis=0, dtype=np.uint8)
 
 
 def _counts(found: np.ndarray) -> np.ndarray:
