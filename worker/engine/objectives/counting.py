@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ from app.domain.estimates import ratio_error
 from worker.engine.objectives.base import UNDECIDED
 
 TOP = 5
-_FEW, _TRIED = 8, 1001
 _SHORT = 48
 
 
@@ -58,25 +56,12 @@ class Ratios:
 
 
 def log_softmax(outputs: Tensor) -> Tensor:
-    """torch.log_softmax of outputs [n, classes] in float64, to the last bit.
+    """torch.log_softmax of outputs [n, classes] in float64.
 
-    For few classes torch's kernel is several times faster along the first axis. It adds up the
-    classes one after the other there, as it does along the last axis where they fit in one vector.
+    Along the last axis, although the first is faster for few classes: there torch computes the last
+    samples of a batch by other instructions, and their last bits depend on the samples beside them.
     """
-    width = outputs.shape[1]
-    if width <= _FEW and _rounds_alike(width):
-        columns = np.ascontiguousarray(comparable(outputs).numpy().T)
-        return torch.log_softmax(torch.from_numpy(columns).double(), 0).t()
     return torch.log_softmax(outputs.double(), 1)
-
-
-@lru_cache
-def _rounds_alike(width: int) -> bool:
-    """Does torch's log-softmax give the same bits along either axis on this processor?"""
-    generator = torch.Generator().manual_seed(width)
-    drawn = 4 * torch.randn(_TRIED, width, dtype=torch.float64, generator=generator)
-    first = torch.log_softmax(drawn.t().contiguous(), 0).t()
-    return torch.equal(first, torch.log_softmax(drawn, 1))
 
 
 def comparable(outputs: Tensor) -> Tensor:
