@@ -5,6 +5,9 @@ DATA_DIR ?= data
 BENCH_DATA ?= ../shared/data
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
+# Tests that only compute run two at a time; those with servers and workers have the machine.
+COMPUTING := tests/unit tests/matrix tests/attacks
+SERVING := tests/contract tests/integration tests/browser tests/crash
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-stop serve test lint types imports unit contract integration browser crash \
@@ -67,7 +70,8 @@ bubblewrap:
 	fi
 
 test: .venv/test chromium bubblewrap lint types imports
-	$(PYTEST) tests -m "not benchmark"
+	OMP_NUM_THREADS=1 $(PYTEST) $(COMPUTING) -m "not benchmark" -n 2 --dist worksteal
+	$(PYTEST) $(SERVING) -m "not benchmark"
 
 lint: .venv/test
 	$(BIN)/ruff check .

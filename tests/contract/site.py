@@ -72,7 +72,14 @@ def running(data_dir: Path, **settings: Any) -> Iterator[Site]:
     store = Store.open(chosen.database_url)
     store.migrate()
     app = create_app(store, chosen)
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", lifespan="on")
+    config = uvicorn.Config(
+        app,
+        host="127.0.0.1",
+        port=0,
+        log_level="error",
+        lifespan="on",
+        timeout_graceful_shutdown=1,
+    )
     server = uvicorn.Server(config)
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
