@@ -11,13 +11,14 @@ SERVING := tests/contract tests/integration tests/browser tests/crash
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-stop serve test lint types imports unit contract integration browser crash \
-	attacks matrix matrix-table benchmark bubblewrap chromium screenshots lock clean
+	attacks matrix matrix-table benchmark benchmark-matrix bubblewrap chromium screenshots lock clean
 
 help:
 	@echo "make demo        sample network, analysed, in the browser: prints one link"
 	@echo "make demo-stop   stop its server (everything it holds stays)"
 	@echo "make test        everything the tests need, and all of them"
 	@echo "make benchmark   measured ratios against the naive loop"
+	@echo "make benchmark-matrix   the same for every network of the matrix; about half an hour"
 
 .venv/made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -91,7 +92,10 @@ matrix-table: .venv/test
 
 benchmark: .venv/test
 	PRUNESCOPE_BENCH_DATA=$$(cd $(BENCH_DATA) 2>/dev/null && pwd) \
-		$(PYTEST) tests/benchmarks -m benchmark -s
+		$(PYTEST) tests/benchmarks -m benchmark -s --ignore tests/benchmarks/test_matrix_speed.py
+
+benchmark-matrix: .venv/test
+	OMP_NUM_THREADS=1 $(PYTEST) tests/benchmarks/test_matrix_speed.py -m benchmark -s
 
 screenshots: .venv/test chromium
 	$(BIN)/python -m tests.browser.screenshots screenshots

@@ -1,8 +1,8 @@
 """The exact analysis of every network of the matrix against the naive loop.
 
-The default grid on 512 samples, all weights of small networks and some of large ones. CPU seconds
-of one thread; the two take turns in one process, after a round that warms both, and the best round
-of each counts. The naive loop keeps its batches and removal orders and has the engine's allocator
+The default grid on up to 512 samples, all weights of small networks and some of large ones. CPU
+seconds of one thread; the two take turns in one process, after a round that warms both, and the
+best round of each counts. The naive loop keeps its batches and removal orders and has the engine's allocator
 settings; the engine starts from nothing each time. It runs twice: computing nothing but the loss
 ("loss"), and computing all the figures that the engine gives ("figures"). Run with `-s` for the
 table.
@@ -35,7 +35,9 @@ from worker.engine.weights import find_weight
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(1800)]
 
-ROUNDS, SAMPLES, SECONDS = 2, 512, 1.0
+ROUNDS, SECONDS = 2, 1.0
+FEWEST, MOST = 32, 512
+"""Samples: fewer for networks that take long, of which four weights are enough."""
 SPARSITIES = DEFAULT_SPARSITIES
 Figures = dict[tuple[str, int], float | None]
 Batches = list[tuple[Any, Tensor]]
@@ -141,11 +143,21 @@ def some_units(examined: Examined, split: Any) -> list[Any]:
     return [units[int(at * step)] for at in range(min(count, len(units)))]
 
 
+def enough(examined: Examined) -> int:
+    """So many samples that the naive loop gets through four weights in SECONDS."""
+    units = [unit for unit in examined.units if unit.prunable][:1]
+    task = (examined.model, split_for(examined, FEWEST), units, examined.entry.task)
+    naive(*task)
+    spent, _ = timed(naive, *task)
+    return max(FEWEST, min(MOST, int(FEWEST * SECONDS / (4 * spent))))
+
+
 def race(label: str, folder: Path) -> tuple[float, float, float, int]:
     """Best CPU seconds of the naive loop, of that with all figures and of the engine, and the
     number of cells."""
     examined = Examined(BY_LABEL[label], folder)
-    model, split, task = examined.model, split_for(examined, SAMPLES), examined.entry.task
+    split = split_for(examined, enough(examined))
+    model, task = examined.model, examined.entry.task
     units = some_units(examined, split)
     best = dict.fromkeys((naive, naive_with_figures, engine), math.inf)
     expected: Figures = {}
