@@ -2,10 +2,10 @@
 
 The default grid on up to 512 samples, all weights of small networks and some of large ones. CPU
 seconds of one thread; the two take turns in one process, after a round that warms both, and the
-best round of each counts. The naive loop keeps its batches and removal orders and has the engine's allocator
-settings; the engine starts from nothing each time. It runs twice: computing nothing but the loss
-("loss"), and computing all the figures that the engine gives ("figures"). Run with `-s` for the
-table.
+best round of each counts. The naive loop keeps its batches and removal orders and has the engine's
+allocator settings; the engine starts from nothing each time. It runs twice: computing nothing but
+the loss ("loss"), and computing all the figures that the engine gives ("figures"). Run with `-s`
+for the table.
 """
 
 from __future__ import annotations
