@@ -7,7 +7,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 # Tests that only compute run two at a time; those with servers and workers have the machine.
 COMPUTING := tests/unit tests/matrix tests/attacks
-SERVING := tests/contract tests/integration tests/browser tests/crash
+SERVING := tests/contract tests/integration tests/browser
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-stop serve test lint types imports unit contract integration browser crash \
@@ -16,7 +16,8 @@ SERVING := tests/contract tests/integration tests/browser tests/crash
 help:
 	@echo "make demo        sample network, analysed, in the browser: prints one link"
 	@echo "make demo-stop   stop its server (everything it holds stays)"
-	@echo "make test        everything the tests need, and all of them"
+	@echo "make test        everything the tests need, and all of them but make crash"
+	@echo "make crash       the slow ones, which kill real processes"
 	@echo "make benchmark   measured ratios against the naive loop"
 	@echo "make benchmark-matrix   the same for every network of the matrix; about half an hour"
 
