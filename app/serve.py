@@ -114,6 +114,7 @@ class AnnouncingServer(uvicorn.Server):
         super().__init__(config)
         self.settings = settings
 
+    # uvicorn types its sockets more narrowly than what it does with them.
     async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
         await super().startup(sockets=sockets)  # type: ignore[arg-type]
         if self.should_exit or not self.servers:
