@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, fx, nn
 
 from app.domain.errors import InvalidFile
 from worker.engine.aliasing import protect_sources, shared_memory, storage_of, tensors_in
+from worker.engine.flow_options import PLAIN, FlowOptions
 from worker.engine.objectives.base import first_tensor
 from worker.engine.steps import Registers, Step, attribute, compile_step
 
@@ -60,11 +62,15 @@ class Flow:
 
     Register i belongs to node i in execution order. `sample` are inputs of a few samples, used to
     find in-place operators. Parameters are captured by reference: change them in place and the
-    next run sees it. Build it in evaluation mode. Raises InvalidFile when the graph has no tensor
-    output.
+    next run sees it, after `refresh` where `options` allow more than the plain kernels. Build it in
+    evaluation mode. Raises InvalidFile when the graph has no tensor output.
     """
 
-    def __init__(self, module: fx.GraphModule, sample: Sequence[Tensor]) -> None:
+    def __init__(
+        self, module: fx.GraphModule, sample: Sequence[Tensor], options: FlowOptions = PLAIN
+    ) -> None:
+        self.options = options
+        self.profile: dict[str, Any] = {}
         shared = shared_memory(module, sample)
         protected = protect_sources(module, shared) if shared else None
         if protected is not None:
@@ -92,6 +98,13 @@ class Flow:
         self._close()
         self._instructions = self._compile(module, nodes, index)
         self._readers = self._find_readers(module, nodes)
+
+    def refresh(self, tensor: Tensor) -> None:
+        """Bring up to date what was derived from a parameter or buffer that changed in place.
+
+        Call it after every change, and after the old values were put back. Costs time in proportion
+        to the tensor; nothing where nothing is derived from it.
+        """
 
     @property
     def output(self) -> int:
