@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from app.domain.criteria import CRITERIA as CRITERIA  # a vocabulary in a file of its own
+
 
 class JobState(StrEnum):
     QUEUED = "queued"
@@ -44,5 +46,9 @@ class Granularity(StrEnum):
     CHANNEL = "channel"
 
 
-CRITERIA: tuple[str, ...] = ("magnitude", "random")
-"""Ways of ranking weights, by the names under which the engine knows them."""
+class Priority(StrEnum):
+    """How soon a job's turn is; the same word means more for work that somebody looks at."""
+
+    LOW = "low"
+    NORMAL = "normal"
+    HIGH = "high"

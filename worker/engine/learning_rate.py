@@ -45,8 +45,12 @@ def adaptive_peak(highest: float, change: float, sparsity: float, epochs: int) -
 
 
 def weight_change(model: CanonicalModel, masks: MaskSet) -> tuple[float, float]:
-    """`(norm(W - W_p) / norm(W), removed fraction)` over the masked weights of a dense network."""
-    removed = whole = 0.0
+    """`(norm(W - W_p) / norm(W), removed fraction)` over the masked weights of a dense network.
+
+    W_p is what `masks.prune_` makes of W: with its new weights, where a criterion gives such.
+    """
+    rewritten = masks.new_weights()
+    changed = whole = 0.0
     gone = size = 0
     seen: set[int] = set()
     for key, kept in masks.as_tensors().items():
@@ -56,11 +60,15 @@ def weight_change(model: CanonicalModel, masks: MaskSet) -> tuple[float, float]:
         seen.add(weight.data_ptr())
         squares = weight.double().square()
         whole += float(squares.sum())
-        removed += float(squares[~kept].sum())
+        if key in rewritten:
+            pruned = rewritten[key].double().masked_fill(~kept, 0)
+            changed += float((weight.double() - pruned).square().sum())
+        else:
+            changed += float(squares[~kept].sum())
         gone += int((~kept).sum())
         size += kept.numel()
     return (
-        math.sqrt(removed / whole) if whole > 0 else 0.0,
+        math.sqrt(changed / whole) if whole > 0 else 0.0,
         gone / size if size else 0.0,
     )
 

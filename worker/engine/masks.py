@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -11,31 +11,25 @@ from torch import Tensor
 
 from app.domain.errors import InvalidInput
 from app.domain.levels import removed_count, to_level, to_sparsity
-from worker.engine.criteria import get_criterion
+from worker.engine.criteria import Refusal, Removal, removal_order, removal_rank, removals
 from worker.engine.weights import find_weight
 
 if TYPE_CHECKING:
+    from worker.engine.formats.splits import Split
     from worker.engine.graph import CanonicalModel
     from worker.engine.units import Unit
 
-
-def removal_order(scores: Tensor) -> Tensor:
-    """Flat indices (int64, length n) in the order in which entries leave, lowest score first.
-
-    The sort is stable: equal scores leave by ascending flat index. NaN scores leave last.
-    """
-    return torch.sort(scores.detach().reshape(-1), stable=True).indices
-
-
-def removal_rank(order: Tensor) -> Tensor:
-    """The inverse of a removal order: entry i leaves as number `rank[i]`, counted from 0.
-
-    int32 where that is wide enough, because ranks are kept for a whole analysis.
-    """
-    dtype = torch.int32 if order.numel() < 2**31 else torch.int64
-    rank = torch.empty(order.numel(), dtype=dtype)
-    rank[order] = torch.arange(order.numel(), dtype=dtype)
-    return rank
+__all__ = [
+    "MaskSet",
+    "mask_for",
+    "mask_of_count",
+    "planned_counts",
+    "planned_removals",
+    "removal_order",
+    "removal_rank",
+    "require_prunable",
+    "unit_order",
+]
 
 
 def mask_of_count(order: Tensor, count: int, shape: Sequence[int]) -> Tensor:
@@ -51,9 +45,44 @@ def mask_for(order: Tensor, sparsity: float, shape: Sequence[int]) -> Tensor:
 
 
 def unit_order(model: CanonicalModel, unit: Unit, criterion: str, seed: int) -> Tensor:
-    """The removal order of a unit's weight by a named criterion."""
-    weight = find_weight(model, unit.members[0])
-    return removal_order(get_criterion(criterion).score(weight, unit=unit.id, seed=seed))
+    """The removal order (flat indices) of a unit's weight by a criterion that needs no data.
+
+    Raises InvalidInput where there is none, with the reason.
+    """
+    found = planned_removals(model, [unit], criterion, seed)[unit.id]
+    return torch.argsort(found.rank.reshape(-1))
+
+
+def planned_removals(
+    model: CanonicalModel,
+    units: Iterable[Unit],
+    criterion: str,
+    seed: int,
+    train: Split | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> dict[str, Removal]:
+    """The removal of each of these units by one criterion, by unit id.
+
+    A weight of zeros only, which no criterion can rank, leaves by flat index: nothing changes.
+    Raises InvalidInput for a unit without an order, with the reason.
+    """
+    chosen = list(units)
+    blank = {
+        unit.id: Removal(removal_rank(torch.arange(unit.size)).reshape(tuple(unit.shape)))
+        for unit in chosen
+        if unit.prunable and not bool(find_weight(model, unit.members[0]).any())
+    }
+    rest = [unit for unit in chosen if unit.id not in blank]
+    found = removals(model, rest, [criterion], seed=seed, train=train, should_stop=should_stop)
+    result = dict(blank)
+    for (unit_id, _), removal in found.items():
+        if isinstance(removal, Refusal):
+            raise InvalidInput(
+                f"{unit_id} can't be pruned by the criterion {criterion}. {removal.reason}",
+                "Set its sparsity to 0, or choose another criterion.",
+            )
+        result[unit_id] = removal
+    return {unit.id: result[unit.id] for unit in chosen}
 
 
 def require_prunable(units: Iterable[Unit], wanted: Iterable[str]) -> dict[str, Unit]:
@@ -96,13 +125,20 @@ class MaskSet:
     """Bool masks (True = kept) by unit id, in the shapes of the weights.
 
     A unit without an entry is left whole. Masks refer to keys, not to a model, so that one set can
-    be put on any copy of the network. `total` counts the weights of all prunable units.
+    be put on any copy of the network. `total` counts the weights of all prunable units. `weights`:
+    by unit id, the whole new weight where a criterion changes what stays too (SparseGPT); `prune_`
+    puts it there, and `apply_` keeps its zeros.
     """
 
     def __init__(
-        self, masks: Mapping[str, Tensor], members: Mapping[str, Sequence[str]], total: int
+        self,
+        masks: Mapping[str, Tensor],
+        members: Mapping[str, Sequence[str]],
+        total: int,
+        weights: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.masks = dict(masks)
+        self.weights = dict(weights or {})
         self._keys = {unit: members[unit][0] for unit in self.masks}
         self._members = {unit: tuple(members[unit]) for unit in self.masks}
         self._removed = {unit: ~mask for unit, mask in self.masks.items()}
@@ -116,20 +152,35 @@ class MaskSet:
         counts: Mapping[str, int],
         criterion: str = "magnitude",
         seed: int = 0,
+        train: Split | None = None,
+        should_stop: Callable[[], bool] | None = None,
     ) -> MaskSet:
-        """Remove exactly `counts[unit]` entries of each unit, lowest scores first."""
+        """Remove exactly `counts[unit]` entries of each unit, lowest scores first.
+
+        `train`: the split that criteria learn from, None where there is none. Every unit's order,
+        and new weight where there is one, comes from the dense network, whatever leaves beside it.
+        Raises InvalidInput for units that can't be pruned, or not by this criterion.
+        """
         chosen = require_prunable(units, (name for name, count in counts.items() if count))
-        masks = {
-            name: mask_of_count(unit_order(model, unit, criterion, seed), counts[name], unit.shape)
-            for name, unit in chosen.items()
-        }
-        return cls.of_units(masks, units)
+        found = planned_removals(model, chosen.values(), criterion, seed, train, should_stop)
+        weights: dict[str, Tensor] = {}
+        masks: dict[str, Tensor] = {}
+        for name in chosen:
+            masks[name] = found[name].kept(counts[name])
+            if (rewritten := found[name].weight(counts[name])) is not None:
+                weights[name] = rewritten
+        return cls.of_units(masks, units, weights)
 
     @classmethod
-    def of_units(cls, masks: Mapping[str, Tensor], units: Sequence[Unit]) -> MaskSet:
-        """Masks made elsewhere, keyed by ids of `units`."""
+    def of_units(
+        cls,
+        masks: Mapping[str, Tensor],
+        units: Sequence[Unit],
+        weights: Mapping[str, Tensor] | None = None,
+    ) -> MaskSet:
+        """Masks made elsewhere, keyed by ids of `units`; `weights` as for the class."""
         total = sum(unit.size for unit in units if unit.prunable)
-        return cls(masks, {unit.id: unit.members for unit in units}, total)
+        return cls(masks, {unit.id: unit.members for unit in units}, total, weights)
 
     @classmethod
     def from_plan(
@@ -139,14 +190,26 @@ class MaskSet:
         sparsities: Mapping[str, float],
         criterion: str = "magnitude",
         seed: int = 0,
+        train: Split | None = None,
+        should_stop: Callable[[], bool] | None = None,
     ) -> MaskSet:
         """The masks of a plan: unit id to sparsity (fraction 0 to 1).
 
         Scores are taken from the weights as they are now, so call it on the dense network.
-        Raises InvalidInput for unknown or unprunable units and sparsities outside 0 to 1.
+        Raises InvalidInput as `from_counts`, and for sparsities outside 0 to 1.
         """
         counts = planned_counts(units, sparsities)
-        return cls.from_counts(model, units, counts, criterion, seed)
+        return cls.from_counts(model, units, counts, criterion, seed, train, should_stop)
+
+    @torch.no_grad()
+    def prune_(self, model: CanonicalModel) -> None:
+        """Put the new weights in place, where there are any, and zero what leaves: once, at first.
+
+        Call it on the dense network; `apply_` is for what comes after.
+        """
+        for unit, rewritten in self.weights.items():
+            find_weight(model, self._keys[unit]).copy_(rewritten)
+        self.apply_(model)
 
     @torch.no_grad()
     def apply_(self, model: CanonicalModel) -> None:
@@ -160,11 +223,11 @@ class MaskSet:
 
     @contextmanager
     def applied(self, model: CanonicalModel) -> Iterator[None]:
-        """Apply the masks for the time of a `with` block, then restore every weight's bits."""
+        """Prune for the time of a `with` block, then restore every weight's bits."""
         weights = [find_weight(model, key) for key in self._keys.values()]
         originals = [weight.clone() for weight in weights]
         try:
-            self.apply_(model)
+            self.prune_(model)
             yield
         finally:
             with torch.no_grad():
@@ -189,3 +252,7 @@ class MaskSet:
     def as_tensors(self) -> dict[str, Tensor]:
         """Bool masks (True = kept) by parameter key, one entry for every name of a tied tensor."""
         return {key: self.masks[unit] for unit, members in self._members.items() for key in members}
+
+    def new_weights(self) -> dict[str, Tensor]:
+        """The rewritten weights by parameter key, one entry for every name of a tied tensor."""
+        return {key: weight for unit, weight in self.weights.items() for key in self._members[unit]}

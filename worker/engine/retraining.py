@@ -100,6 +100,8 @@ def retrain(
 ) -> RetrainResult:
     """Prunes the dense `model` with `masks` and trains it on `train`, judged on `tune`.
 
+    Where the masks bring new weights, training starts from these.
+
     SGD with Nesterov momentum 0.9, weight decay 1e-4 on matrices and kernels, the loss of the
     objective, 10 % warm-up then linear to zero. Masks are applied again after every optimiser step,
     since momentum revives zeros. Pass the dense weights, anew for each run: the model is changed in
@@ -171,7 +173,7 @@ class _Run:
     def begin(self) -> None:
         """Prunes, evaluates, and finds the learning rate."""
         change, sparsity = weight_change(self.model, self.masks)
-        self.masks.apply_(self.model)
+        self.masks.prune_(self.model)
         self._record(None, 0.0)
         if self.settings.learning_rate is not None:
             self.peak = self.settings.learning_rate
@@ -361,6 +363,9 @@ class _Run:
         for key, mask in self.masks.as_tensors().items():
             digest.update(key.encode())
             digest.update(np.packbits(mask.numpy()).data)
+        for key, weight in self.masks.new_weights().items():
+            digest.update(key.encode())
+            digest.update(weight.contiguous().view(torch.uint8).numpy().data)
         digest.update(f"{self.train.fingerprint}{self.tune.fingerprint}".encode())
         return digest.hexdigest()
 

@@ -15,6 +15,7 @@ from tests.unit.engine.naive import parameter, smallest_removed
 from tests.unit.engine.traced import plain_units
 from worker.engine.baselines import BASELINES, baseline_masks, share_out
 from worker.engine.criteria import CRITERIA, get_criterion
+from worker.engine.criteria.random import random_scores
 from worker.engine.masks import MaskSet, mask_for, removal_order, removal_rank
 
 MODEL = BY_NAME["resnet"].model()
@@ -176,17 +177,15 @@ def test_unknown_names_are_answered_with_the_known_ones() -> None:
     with pytest.raises(InvalidInput, match="uniform, random, global-magnitude"):
         baseline_masks("best", MODEL, UNITS, {})
     with pytest.raises(InvalidInput, match="magnitude, random"):
-        get_criterion("taylor")
+        get_criterion("luck")
     assert all(criterion.name == name for name, criterion in CRITERIA.items())
 
 
 def test_random_scores_are_the_units_own() -> None:
-    score = get_criterion("random").score
-    weight = torch.zeros(40, 50)
-    first = score(weight, unit="a", seed=0)
-    assert torch.equal(first, score(weight + 1, unit="a", seed=0))
-    assert not torch.equal(first, score(weight, unit="b", seed=0))
-    assert not torch.equal(first, score(weight, unit="a", seed=1))
-    assert first.shape == weight.shape
+    first = random_scores((40, 50), "a", 0)
+    assert torch.equal(first, random_scores((40, 50), "a", 0))
+    assert not torch.equal(first, random_scores((40, 50), "b", 0))
+    assert not torch.equal(first, random_scores((40, 50), "a", 1))
+    assert first.shape == (40, 50)
     assert abs(float(first.mean()) - 0.5) < 0.03
     assert first.unique().numel() == first.numel()

@@ -1,49 +1,32 @@
-"""Importance scores: one registry, one family a file. The lowest scores leave first.
+"""Which weights leave first: one registry, one family a file.
 
-A new criterion is a function in its own file and one line here.
+A new criterion is a small class in its own file, a line in `registry.py` and its facts in
+`app/domain/criteria.py`.
 """
 
-from __future__ import annotations
-
-from collections.abc import Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Protocol
-
-from torch import Tensor
-
-from app.domain.errors import InvalidInput
-from worker.engine.criteria import magnitude, random
-
-
-class ScoreFunction(Protocol):
-    def __call__(self, weight: Tensor, *, unit: str, seed: int) -> Tensor:
-        """Scores of the entries of `weight`, in its shape; some use the unit's id and a seed."""
-        ...
-
-
-@dataclass(frozen=True)
-class Criterion:
-    """One way of ranking weights. `title` is what people read."""
-
-    name: str
-    title: str
-    score: ScoreFunction
-
-
-CRITERIA: Mapping[str, Criterion] = MappingProxyType(
-    {
-        "magnitude": Criterion("magnitude", "Magnitude", magnitude.score),
-        "random": Criterion("random", "Random", random.score),
-    }
+from worker.engine.criteria.base import (
+    CannotRank,
+    Criterion,
+    Refusal,
+    Removal,
+    Statistic,
+    Subject,
 )
+from worker.engine.criteria.ranks import removal_order, removal_rank
+from worker.engine.criteria.registry import CRITERIA, get_criterion, operators_own
+from worker.engine.criteria.removing import removals
 
-
-def get_criterion(name: str) -> Criterion:
-    """The criterion of this name. Raises InvalidInput that lists the known ones."""
-    try:
-        return CRITERIA[name]
-    except KeyError:
-        raise InvalidInput(
-            f"There is no criterion called {name!r}.", f"Use one of: {', '.join(CRITERIA)}."
-        ) from None
+__all__ = [
+    "CRITERIA",
+    "CannotRank",
+    "Criterion",
+    "Refusal",
+    "Removal",
+    "Statistic",
+    "Subject",
+    "get_criterion",
+    "operators_own",
+    "removal_order",
+    "removal_rank",
+    "removals",
+]

@@ -40,12 +40,14 @@ class WrittenFile:
 
 
 def pruned_state(model: CanonicalModel, masks: MaskSet | None = None) -> dict[str, Tensor]:
-    """A copy of the model's state_dict with the removed weights at exactly zero.
+    """A copy of the model's state_dict, pruned: the removed weights are exactly zero.
 
     The model itself is not touched. Names of one tensor in the model are names of one tensor here.
     """
     state = copy_state(model.state_dict())
     if masks is not None:
+        for key, weight in masks.new_weights().items():
+            state[key].copy_(weight)
         for key, kept in masks.as_tensors().items():
             state[key].masked_fill_(~kept, 0)
     return state
