@@ -73,6 +73,7 @@ class Figures(Report):
     low: Share | None
     high: Share | None
     loss: Number | None
+    kl: NotNegative | None = None
     flips: Count | None
     lost: Count | None
     gained: Count | None

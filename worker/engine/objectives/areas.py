@@ -80,10 +80,15 @@ class Histograms:
             chosen = places.reshape(rows * batch, scores).gather(1, positive).view(-1)
         self._positive.scatter_add_(0, chosen, ones[: len(chosen)])
 
+    def sums(self) -> dict[str, np.ndarray]:
+        """The counts, int32 [rows, scores, BINS], as views."""
+        shape = (-1, self._scores, BINS)
+        named = {"scores": self._every, "positive_scores": self._positive}
+        return {name: each.numpy().reshape(shape) for name, each in named.items()}
+
     def mean_areas(self) -> np.ndarray:
         """The mean AUROC over scores of each row, NaN where a score has none."""
-        shape = (-1, self._scores, BINS)
-        every, positive = (each.numpy().reshape(shape) for each in (self._every, self._positive))
+        every, positive = self.sums().values()
         found = np.empty(len(every))
         # So many rows that what is computed on the way stays small.
         step = max(1, _TOGETHER // (self._scores * BINS))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from torch import Tensor, fx
@@ -14,13 +14,28 @@ from app.domain.estimates import UNDEFINED, Estimate, figures
 from app.domain.metrics import METRICS, Kind
 from app.domain.statistics import DEFAULT_CONFIDENCE
 
+if TYPE_CHECKING:
+    from worker.engine.objectives.divergence import Reference
+    from worker.engine.objectives.states import State
+
 UNDECIDED = -1
 """The class of an answer whose outputs contain NaN: never right, and equal only to itself."""
 
 IGNORED = -100
 """The label of a position that isn't judged (torch's cross-entropy's own default)."""
 
+MOST_CLASSES = 1000
+"""With more classes than this there are no counts by class."""
+
 _IN_MEMORY_BYTES = 128 * 2**20
+
+
+@dataclass(frozen=True)
+class ByClass:
+    """Answers by their true class, int64 [classes] each: how many there are, and are right."""
+
+    seen: np.ndarray
+    right: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -35,6 +50,11 @@ class Evaluation:
     network was at hand. `loss` is the mean over answers (numbers, for regression) that training
     lowers, in nats but for regression; None when it isn't finite. `estimates` holds what the kind's
     tally found, by metric.
+
+    `kl` is the mean over answers of the Kullback-Leibler divergence of this network's predictions
+    from the dense network's, in nats. None for regression, where the dense outputs were not at
+    hand for every batch, and when it isn't finite. `by_class` is known for a class a sample or a
+    position, up to MOST_CLASSES of them.
     """
 
     samples: int
@@ -46,6 +66,8 @@ class Evaluation:
     answers: int | None = None
     kind: Kind = Kind.SINGLE_LABEL
     estimates: Mapping[str, Estimate] = field(default_factory=dict, compare=False, repr=False)
+    kl: float | None = field(default=None, compare=False)
+    by_class: ByClass | None = field(default=None, compare=False, repr=False)
 
     @property
     def judged(self) -> int:
@@ -80,6 +102,7 @@ class Evaluation:
             "low": accuracy["low"],
             "high": accuracy["high"],
             "loss": self.loss,
+            "kl": self.kl,
             "flips": self.flips,
             "lost": self.lost,
             "gained": self.gained,
@@ -87,18 +110,53 @@ class Evaluation:
         }
 
 
+@dataclass(frozen=True)
+class Judged:
+    """What a tally found in one batch for each network (row).
+
+    `answers` [rows, batch, ...] as `Objective.answers` has them. `hits` bool, of their shape: the
+    right ones, ignored positions being none; None for regression. `losses` float64 [rows, batch]:
+    summed over the answers of a sample (regression: squared errors over its numbers), not finite
+    where outputs aren't. `divergences` float64 [rows, batch]: KL(dense || row) in nats summed over
+    the answers; None for regression and without a reference.
+    """
+
+    answers: np.ndarray
+    hits: np.ndarray | None
+    losses: np.ndarray
+    divergences: np.ndarray | None
+
+
 class Tally(Protocol):
-    """Adds up the figures of several networks (rows) over the batches of a split."""
+    """Adds up the figures of several networks (rows) over the batches of a split.
+
+    Rows are independent of each other: they may see different samples.
+    """
+
+    def judge(
+        self,
+        outputs: Tensor,
+        labels: Tensor,
+        dense: np.ndarray | None,
+        first: int = 0,
+        reference: Reference | None = None,
+    ) -> Judged:
+        """Add one batch: outputs [rows, batch, ...] as the objective gives them, their labels.
+
+        The rows are those from `first` on. `dense` are the dense network's answers [batch, ...],
+        `reference` what `Objective.reference` made of its outputs. Figures are computed a sample in
+        float64 and summed a row, so that they don't depend on the rows beside it.
+        """
+        ...
 
     def add(
         self, outputs: Tensor, labels: Tensor, dense: np.ndarray | None, first: int = 0
     ) -> np.ndarray:
-        """Add one batch: outputs [rows, batch, ...] as the objective gives them, their labels.
+        """`judge` without a reference; only the answers [rows, batch, ...]."""
+        ...
 
-        The rows are those from `first` on; row 0 has its turn in every batch. `dense` are the dense
-        network's answers [batch, ...]. Returns the answers [rows, batch, ...]. Figures are computed
-        a sample in float64 and summed a row, so that they don't depend on the rows beside it.
-        """
+    def state(self, row: int) -> dict[str, np.ndarray]:
+        """What the figures of one row are computed from, for `states.merged` and `restore`."""
         ...
 
     def evaluation(self, row: int) -> Evaluation: ...
@@ -134,8 +192,23 @@ class Objective(Protocol):
 
     def tally(self, rows: int) -> Tally: ...
 
+    def restore(self, states: Sequence[State]) -> Tally:
+        """A tally with one row for each state, which it goes on from.
+
+        Bit for bit that of which the states are. Raises InvalidInput for those of another kind.
+        """
+        ...
+
+    def reference(self, outputs: Tensor, labels: Tensor) -> Reference:
+        """What the dense network's outputs [batch, ...] say of one batch, made once for all."""
+        ...
+
+    def counts(self, labels: Tensor) -> np.ndarray:
+        """How many answers each sample has (regression: numbers), int64 [batch]."""
+        ...
+
     def answers(self, samples: int) -> np.ndarray:
-        """Room for the answers of so many samples, as `Tally.add` gives them."""
+        """Room for the answers of so many samples, as `Tally.judge` gives them."""
         ...
 
 

@@ -317,8 +317,8 @@ def test_what_is_said_as_json_is_complete_and_finite() -> None:
     found = evaluations(SingleLabel(6), torch.randn(1, 20, 6), torch.arange(20) % 6, 7)[0]
     told = found.as_json(0.9)
     assert list(told) == [
-        "kind", "samples", "correct", "accuracy", "low", "high", "loss", "flips", "lost",
-        "gained", "metrics",
+        "kind", "samples", "correct", "accuracy", "low", "high", "loss", "kl", "flips",
+        "lost", "gained", "metrics",
     ]  # fmt: skip
     assert list(told["metrics"]) == [metric.name for metric in METRICS[Kind.SINGLE_LABEL]]
     assert told["low"] == told["metrics"]["accuracy"]["low"] < told["accuracy"] < told["high"]

@@ -1,0 +1,64 @@
+"""The sums of a tally as small arrays: kept, added to those of other samples, gone on with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+
+from app.domain.errors import InvalidInput
+
+State = Mapping[str, np.ndarray[Any, Any]]
+"""What one network's figures on some samples are computed from, by name.
+
+Numbers add up over samples. Booleans say what is true of one of the samples, hence of all together.
+"""
+
+
+def merged(a: State, b: State) -> dict[str, np.ndarray[Any, Any]]:
+    """The state of one network over two sets of samples, out of those over each.
+
+    Associative and commutative, exactly for counts and flags, to rounding for sums of floats: those
+    of batches merged one after the other, in their order, have the bits of a tally of all batches.
+    The state of no samples changes nothing. Raises InvalidInput for states of two kinds of task.
+    """
+    if a.keys() != b.keys():
+        raise _foreign()
+    whole: dict[str, np.ndarray[Any, Any]] = {}
+    for name, one in a.items():
+        one, other = np.asarray(one), np.asarray(b[name])
+        if one.shape != other.shape:
+            raise _foreign()
+        with np.errstate(all="ignore"):
+            both = one | other if one.dtype == np.bool_ else one + other
+        whole[name] = np.asarray(both)
+    return whole
+
+
+class RowSums:
+    """Sums of several networks (rows): arrays whose first axis are the rows."""
+
+    def sums(self) -> dict[str, np.ndarray[Any, Any]]:
+        """All of them by name, as views: to change them is to change the tally."""
+        raise NotImplementedError
+
+    def state(self, row: int) -> dict[str, np.ndarray[Any, Any]]:
+        """A copy of everything that the figures of one row are computed from."""
+        return {name: np.array(each[row]) for name, each in self.sums().items()}
+
+    def resumed(self, states: Sequence[State]) -> Self:
+        """Itself, with a state for each row. Raises InvalidInput for one of another kind."""
+        for name, each in self.sums().items():
+            for row, state in enumerate(states):
+                found = state.get(name)
+                if found is None or np.shape(found) != each.shape[1:]:
+                    raise _foreign()
+                each[row] = found
+        return self
+
+
+def _foreign() -> InvalidInput:
+    return InvalidInput(
+        "These sums belong to another kind of task.", "Measure the point from its first sample."
+    )
