@@ -35,6 +35,15 @@ class Ratios:
         self._products[2, row] += (bottom * bottom).sum()
         self.clusters[row] += np.count_nonzero(bottom)
 
+    def sums(self, name: str) -> dict[str, np.ndarray]:
+        """All sums as views, the rows first, their names beginning with `name`."""
+        return {
+            f"{name}_top": self.top,
+            f"{name}_bottom": self.bottom,
+            f"{name}_clusters": self.clusters,
+            f"{name}_products": self._products.T,
+        }
+
     def value(self, row: int) -> float | None:
         """The ratio; None when it is undefined or not finite."""
         if not self.bottom[row]:

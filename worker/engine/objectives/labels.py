@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +15,15 @@ from app.domain.errors import InputMismatch
 from app.domain.estimates import ClusteredShare, Known, Mean, Share
 from app.domain.metrics import Kind
 from worker.engine.objectives.areas import BINS, MOST_SCORES, Histograms
-from worker.engine.objectives.base import UNDECIDED, Evaluation, first_tensor, room
+from worker.engine.objectives.base import UNDECIDED, Evaluation, Judged, first_tensor, room
 from worker.engine.objectives.counting import Ratios, defined
+from worker.engine.objectives.divergence import (
+    Divergence,
+    Reference,
+    divergences_of_labels,
+    reference_of_labels,
+)
+from worker.engine.objectives.states import RowSums, State
 
 _CLOSEST = 1e-7
 
@@ -36,7 +44,7 @@ class MultiLabel:
     @property
     def row_bytes(self) -> int:
         bins = BINS if self.labels <= MOST_SCORES else 0
-        return 8 * (16 + self.labels * (2 + bins))
+        return 8 * (16 + self.labels * (3 + bins))
 
     def outputs(self, output: Any, labels: Tensor) -> Tensor:
         found = first_tensor(output)
@@ -56,11 +64,20 @@ class MultiLabel:
     def tally(self, rows: int) -> LabelTally:
         return LabelTally(rows, self.labels)
 
+    def restore(self, states: Sequence[State]) -> LabelTally:
+        return self.tally(len(states)).resumed(states)
+
+    def reference(self, outputs: Tensor, labels: Tensor) -> Reference:
+        return reference_of_labels(outputs, labels)
+
+    def counts(self, labels: Tensor) -> np.ndarray:
+        return np.full(len(labels), self.labels, dtype=np.int64)
+
     def answers(self, samples: int) -> np.ndarray:
         return room((samples, self.labels), np.int8)
 
 
-class LabelTally:
+class LabelTally(RowSums):
     """Sums over samples and labels; the tally of MultiLabel.
 
     A share of labels has an interval by the ratio estimator over samples, since the labels of one
@@ -75,16 +92,40 @@ class LabelTally:
         self._loss, self._right = Ratios(rows), Ratios(rows)
         self._exact = np.zeros(rows, dtype=np.int64)
         self._changes = np.zeros((3, rows), dtype=np.int64)
-        self._paired = True
+        self._unpaired = np.zeros(rows, dtype=bool)
         self._undecided = np.zeros(rows, dtype=bool)
         self._said = np.zeros((rows, 2, labels), dtype=np.int64)
-        self._support = np.zeros(labels, dtype=np.int64)
+        self._support = np.zeros((rows, labels), dtype=np.int64)
         self._scores = Histograms(rows, labels) if labels <= MOST_SCORES else None
+        self._divergence = Divergence(rows)
         self._areas: list[float | None] | None = None
+
+    def sums(self) -> dict[str, np.ndarray]:
+        named = {
+            "samples": self._samples,
+            "exact": self._exact,
+            "changes": self._changes.T,
+            "unpaired": self._unpaired,
+            "undecided": self._undecided,
+            "said": self._said,
+            "support": self._support,
+        }
+        named |= self._loss.sums("loss") | self._right.sums("right") | self._divergence.sums()
+        return named if self._scores is None else named | self._scores.sums()
 
     def add(
         self, outputs: Tensor, labels: Tensor, dense: np.ndarray | None, first: int = 0
     ) -> np.ndarray:
+        return self.judge(outputs, labels, dense, first).answers
+
+    def judge(
+        self,
+        outputs: Tensor,
+        labels: Tensor,
+        dense: np.ndarray | None,
+        first: int = 0,
+        reference: Reference | None = None,
+    ) -> Judged:
         rows, batch, width = outputs.shape
         own = slice(first, first + rows)
         self._areas = None
@@ -101,17 +142,17 @@ class LabelTally:
         right = predicted == truth
         counts = np.full(batch, width, dtype=np.int64)
         with np.errstate(all="ignore"):
-            self._loss.add(own, losses.numpy().sum(axis=2), counts)
+            summed = losses.numpy().sum(axis=2)
+        self._loss.add(own, summed, counts)
         each = right.sum(axis=2)
         self._right.add(own, each, counts)
         self._exact[own] += (each == width).sum(axis=1)
         self._samples[own] += batch
         self._said[own, 0] += (predicted == 1).sum(axis=1)
         self._said[own, 1] += (right & (truth == 1)).sum(axis=1)
-        if first == 0:
-            self._support += truth.sum(axis=0, dtype=np.int64)
+        self._support[own] += truth.sum(axis=0, dtype=np.int64)
         if dense is None:
-            self._paired = False
+            self._unpaired[own] = True
         else:
             was_right = dense == truth
             self._changes[0, own] += (predicted != dense).sum(axis=(1, 2))
@@ -119,23 +160,28 @@ class LabelTally:
             self._changes[2, own] += (right & ~was_right).sum(axis=(1, 2))
         if self._scores is not None:
             self._scores.add(functional.logsigmoid(values), labels > 0.5, first)
-        return predicted
+        apart = (
+            None if reference is None else divergences_of_labels(reference, summed, values, labels)
+        )
+        self._divergence.add(own, apart)
+        return Judged(predicted, right, summed, apart)
 
     def evaluation(self, row: int) -> Evaluation:
         samples = int(self._samples[row])
         answers, correct = int(self._right.bottom[row]), int(self._right.top[row])
         flips, lost, gained = (int(count) for count in self._changes[:, row])
         said, right = self._said[row]
-        whole = said + self._support
+        whole = said + self._support[row]
         f1 = float((2 * right / np.maximum(whole, 1)).mean())
         loss = Mean(self._loss.value(row), self._loss.error(row), 0.0)
+        paired = not self._unpaired[row]
         return Evaluation(
             samples=samples,
             correct=correct,
             loss=loss.value,
-            flips=flips if self._paired else None,
-            lost=lost if self._paired else None,
-            gained=gained if self._paired else None,
+            flips=flips if paired else None,
+            lost=lost if paired else None,
+            gained=gained if paired else None,
             answers=answers,
             kind=Kind.MULTI_LABEL,
             estimates={
@@ -145,6 +191,7 @@ class LabelTally:
                 "auroc": Known(self._area(row)),
                 "loss": loss,
             },
+            kl=self._divergence.mean(row, answers),
         )
 
     def _area(self, row: int) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +14,9 @@ from torch.nn import functional
 from app.domain.errors import InputMismatch
 from app.domain.estimates import Known, Mean, mean_error
 from app.domain.metrics import Kind
-from worker.engine.objectives.base import Evaluation, first_tensor
+from worker.engine.objectives.base import Evaluation, Judged, first_tensor
+from worker.engine.objectives.divergence import Reference
+from worker.engine.objectives.states import RowSums, State
 
 MOST_NUMBERS = 1000
 """With more numbers a sample than this there is no R², which needs sums for each of them."""
@@ -40,7 +43,7 @@ class Regression:
 
     @property
     def row_bytes(self) -> int:
-        return 8 * (8 + (self.numbers if self.mean is not None else 0))
+        return 8 * (8 + (2 * self.numbers if self.mean is not None else 0))
 
     def outputs(self, output: Any, labels: Tensor) -> Tensor:
         found = first_tensor(output)
@@ -60,6 +63,15 @@ class Regression:
     def tally(self, rows: int) -> NumberTally:
         return NumberTally(rows, self)
 
+    def restore(self, states: Sequence[State]) -> NumberTally:
+        return self.tally(len(states)).resumed(states)
+
+    def reference(self, outputs: Tensor, labels: Tensor) -> Reference:
+        return Reference(np.zeros(0))
+
+    def counts(self, labels: Tensor) -> np.ndarray:
+        return np.full(len(labels), self.numbers, dtype=np.int64)
+
     def answers(self, samples: int) -> np.ndarray:
         return np.empty((samples, 0), dtype=np.int8)
 
@@ -73,7 +85,7 @@ def _plain(shape: tuple[int, ...]) -> tuple[int, ...]:
     return () if shape == (1,) else shape
 
 
-class NumberTally:
+class NumberTally(RowSums):
     """Sums of errors over samples; the tally of Regression.
 
     MSE and MAE are means over samples of a sample's own mean, with normal intervals. R² is the mean
@@ -94,19 +106,41 @@ class NumberTally:
         self._crossed = np.zeros(rows)
         kept = numbers if self._mean is not None else 0
         self._errors = np.zeros((rows, kept))
-        self._spread = np.zeros(kept)
-        self._spread2 = 0.0
+        self._spread = np.zeros((rows, kept))
+        self._spread2 = np.zeros(rows)
+
+    def sums(self) -> dict[str, np.ndarray]:
+        return {
+            "samples": self._samples,
+            "squared": self._squared.T,
+            "absolute": self._absolute.T,
+            "crossed": self._crossed,
+            "errors": self._errors,
+            "spread": self._spread,
+            "spread_squared": self._spread2,
+        }
 
     def add(
         self, outputs: Tensor, labels: Tensor, dense: np.ndarray | None, first: int = 0
     ) -> np.ndarray:
+        return self.judge(outputs, labels, dense, first).answers
+
+    def judge(
+        self,
+        outputs: Tensor,
+        labels: Tensor,
+        dense: np.ndarray | None,
+        first: int = 0,
+        reference: Reference | None = None,
+    ) -> Judged:
         rows, batch, _ = outputs.shape
         own = slice(first, first + rows)
         goals = labels.double().reshape(batch, -1).numpy()
         with np.errstate(all="ignore"):
             errors = outputs.double().numpy() - goals
             squares = errors * errors
-            each = squares.mean(axis=2)
+            summed = squares.sum(axis=2)
+            each = summed / squares.shape[2]
             far = np.abs(errors).mean(axis=2)
             self._squared[0, own] += each.sum(axis=1)
             self._squared[1, own] += (each * each).sum(axis=1)
@@ -118,10 +152,9 @@ class NumberTally:
                 apart = (goals - self._mean) ** 2
                 if self._objective.numbers == 1:
                     self._crossed[own] += (squares * apart)[:, :, 0].sum(axis=1)
-                if first == 0:
-                    self._spread += apart.sum(axis=0)
-                    self._spread2 += float((apart * apart).sum())
-        return np.empty((rows, batch, 0), dtype=np.int8)
+                self._spread[own] += apart.sum(axis=0)
+                self._spread2[own] += float((apart * apart).sum())
+        return Judged(np.empty((rows, batch, 0), dtype=np.int8), None, summed, None)
 
     def evaluation(self, row: int) -> Evaluation:
         samples = int(self._samples[row])
@@ -136,10 +169,10 @@ class NumberTally:
         )
 
     def _r2(self, row: int, samples: int) -> Known | Mean:
-        if self._mean is None or samples < 2 or not (self._spread > 0).all():
+        if self._mean is None or samples < 2 or not (self._spread[row] > 0).all():
             return Known(None)
         with np.errstate(all="ignore"):
-            value = float((1 - self._errors[row] / self._spread).mean())
+            value = float((1 - self._errors[row] / self._spread[row]).mean())
         if not math.isfinite(value):
             return Known(None)
         if self._objective.numbers > 1:
@@ -147,10 +180,12 @@ class NumberTally:
         return Mean(value, self._r2_error(row, samples))
 
     def _r2_error(self, row: int, samples: int) -> float | None:
-        a, b = self._errors[row, 0] / samples, self._spread[0] / samples
+        a, b = self._errors[row, 0] / samples, self._spread[row, 0] / samples
         # Mean of (e² - A d² / B)² over samples, from the sums of e⁴, e² d² and d⁴.
         ratio = a / b
-        fourth = self._squared[1, row] - 2 * ratio * self._crossed[row] + ratio**2 * self._spread2
+        fourth = (
+            self._squared[1, row] - 2 * ratio * self._crossed[row] + ratio**2 * self._spread2[row]
+        )
         error = math.sqrt(max(0.0, float(fourth)) / samples / (samples - 1)) / b
         return float(error) if math.isfinite(error) else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +23,11 @@ from app.domain.estimates import (
 from app.domain.metrics import Kind
 from worker.engine.objectives.base import (
     IGNORED,
+    MOST_CLASSES,
     UNDECIDED,
+    ByClass,
     Evaluation,
+    Judged,
     class_dtype,
     first_tensor,
     room,
@@ -38,6 +42,13 @@ from worker.engine.objectives.counting import (
     macro_f1,
     top_hits,
 )
+from worker.engine.objectives.divergence import (
+    Divergence,
+    Reference,
+    divergences,
+    reference_of_classes,
+)
+from worker.engine.objectives.states import RowSums, State
 
 _CHUNK, _TOGETHER = 2**16, 2**18
 
@@ -59,7 +70,7 @@ class Positions:
 
     @property
     def row_bytes(self) -> int:
-        return 8 * (16 + (2 * self.classes if self.kind is Kind.PER_POSITION else 0))
+        return 8 * (16 + (3 * self.classes if self.kind is Kind.PER_POSITION else 0))
 
     def outputs(self, output: Any, labels: Tensor) -> Tensor:
         found = first_tensor(output)
@@ -86,11 +97,22 @@ class Positions:
     def tally(self, rows: int) -> PositionTally:
         return PositionTally(rows, self)
 
+    def restore(self, states: Sequence[State]) -> PositionTally:
+        return self.tally(len(states)).resumed(states)
+
+    def reference(self, outputs: Tensor, labels: Tensor) -> Reference:
+        flat = outputs.reshape(-1, self.classes)
+        kept = labels.reshape(-1) != IGNORED
+        return reference_of_classes(flat if bool(kept.all()) else flat[kept])
+
+    def counts(self, labels: Tensor) -> np.ndarray:
+        return np.count_nonzero(labels.numpy().reshape(len(labels), -1) != IGNORED, axis=1)
+
     def answers(self, samples: int) -> np.ndarray:
         return room((samples, *self.shape), class_dtype(self.classes))
 
 
-class PositionTally:
+class PositionTally(RowSums):
     """Sums over samples of sums over their positions; the tally of Positions.
 
     Accuracies, loss and perplexity have intervals by the ratio estimator over samples, since the
@@ -103,31 +125,58 @@ class PositionTally:
         self._dtype = class_dtype(classes)
         self._samples = np.zeros(rows, dtype=np.int64)
         self._changes = np.zeros((3, rows), dtype=np.int64)
-        self._paired = True
+        self._unpaired = np.zeros(rows, dtype=bool)
         self._loss, self._right = Ratios(rows), Ratios(rows)
         words = objective.kind is Kind.LANGUAGE_MODELLING
         self._top = Ratios(rows) if words and classes >= TOP else None
         per_class = 0 if words else classes
         self._said = np.zeros((rows, 2, per_class), dtype=np.int64)
-        self._support = np.zeros(per_class, dtype=np.int64)
+        self._support = np.zeros((rows, per_class), dtype=np.int64)
+        self._divergence = Divergence(rows)
         self._scores: list[float | None] | None = None
+
+    def sums(self) -> dict[str, np.ndarray]:
+        named = {
+            "samples": self._samples,
+            "changes": self._changes.T,
+            "unpaired": self._unpaired,
+            "said": self._said,
+            "support": self._support,
+        }
+        named |= self._loss.sums("loss") | self._right.sums("right") | self._divergence.sums()
+        return named if self._top is None else named | self._top.sums("top")
 
     def add(
         self, outputs: Tensor, labels: Tensor, dense: np.ndarray | None, first: int = 0
     ) -> np.ndarray:
+        return self.judge(outputs, labels, dense, first).answers
+
+    def judge(
+        self,
+        outputs: Tensor,
+        labels: Tensor,
+        dense: np.ndarray | None,
+        first: int = 0,
+        reference: Reference | None = None,
+    ) -> Judged:
         rows, batch = outputs.shape[:2]
         self._scores = None
         targets = labels.reshape(-1)
         truth, places = targets.numpy(), len(targets)
         kept = truth != IGNORED
         counts = np.count_nonzero(kept.reshape(batch, -1), axis=1)
-        if first == 0 and self._support.size:
-            self._support += np.bincount(truth[kept], minlength=len(self._support))
-        self._samples[first : first + rows] += batch
-        self._paired &= dense is not None
+        every = slice(first, first + rows)
+        if self._support.size:
+            self._support[every] += np.bincount(truth[kept], minlength=self._support.shape[1])
+        self._samples[every] += batch
+        if dense is None:
+            self._unpaired[every] = True
         was = None if dense is None else dense.reshape(-1)
         marks = targets.clamp(min=0)
         predicted = np.empty((rows, places), dtype=self._dtype)
+        every_right = np.empty((rows, places), dtype=bool)
+        losses = np.empty((rows, batch))
+        apart = None if reference is None else np.empty((rows, batch))
         judged = None if kept.all() else torch.from_numpy(np.flatnonzero(kept))
         # As many rows as are cheap to keep: what is the same for all of them is done once.
         step = max(1, _TOGETHER // max(1, places))
@@ -136,13 +185,18 @@ class PositionTally:
             own = slice(first + at, first + at + len(some))
             said = self._classes(some)
             predicted[at : at + step] = said
-            right = (said == truth) & kept
-            losses, hits = self._judge(some, marks, right, judged)
+            right = every_right[at : at + step]
+            np.logical_and(said == truth, kept, out=right)
+            found = self._judge(some, marks, right, judged, reference)
             each = (len(some), batch, -1)
-            self._loss.add(own, losses.reshape(each).sum(axis=2), counts)
+            with np.errstate(all="ignore"):
+                losses[at : at + step] = found.losses.reshape(each).sum(axis=2)
+                if apart is not None and found.divergences is not None:
+                    apart[at : at + step] = found.divergences.reshape(each).sum(axis=2)
+            self._loss.add(own, losses[at : at + step], counts)
             self._right.add(own, _true(right.reshape(each)), counts)
-            if self._top is not None and hits is not None:
-                self._top.add(own, _true(hits.reshape(each)), counts)
+            if self._top is not None and found.hits is not None:
+                self._top.add(own, _true(found.hits.reshape(each)), counts)
             if self._support.size:
                 self._count_said(said, right, kept, own)
             if was is not None:
@@ -150,13 +204,15 @@ class PositionTally:
                 changes = ((said != was) & kept, was_right & ~right, right & ~was_right)
                 for turn, changed in enumerate(changes):
                     self._changes[turn, own] += np.count_nonzero(changed, axis=1)
-        return predicted.reshape(rows, *labels.shape)
+        self._divergence.add(every, apart)
+        shape = (rows, *labels.shape)
+        return Judged(predicted.reshape(shape), every_right.reshape(shape), losses, apart)
 
     def _count_said(
         self, said: np.ndarray, right: np.ndarray, kept: np.ndarray, own: slice
     ) -> None:
         """Count the answers [rows, places] by class, wrong and right ones."""
-        rows, width = len(said), len(self._support)
+        rows, width = len(said), self._support.shape[1]
         place = said + right * width + np.arange(0, 2 * rows * width, 2 * width)[:, None]
         counted = np.bincount(place[kept & (said != UNDECIDED)], minlength=2 * rows * width)
         self._said[own] += counted.reshape(rows, 2, width)
@@ -173,12 +229,14 @@ class PositionTally:
         return said.reshape(rows, -1)
 
     def _judge(
-        self, outputs: Tensor, marks: Tensor, right: np.ndarray, judged: Tensor | None
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Losses (float64) and top-5 hits of the positions `judged` (None: all of them).
-
-        [rows, batch * positions]; 0 and no hit for the others.
-        """
+        self,
+        outputs: Tensor,
+        marks: Tensor,
+        right: np.ndarray,
+        judged: Tensor | None,
+        reference: Reference | None,
+    ) -> _Places:
+        """What is found at the positions `judged` (None: all of them), row by row."""
         rows, width = len(outputs), outputs.shape[-1]
         flat, goals, at_top = outputs.reshape(-1, width), marks.repeat(rows), right.reshape(-1)
         places = None
@@ -188,12 +246,15 @@ class PositionTally:
             goals, at_top = goals[places], at_top[places.numpy()]
         losses = np.empty(len(goals))
         hits = None if self._top is None else np.empty(len(goals), dtype=bool)
+        apart = None if reference is None else np.empty(len(goals))
         step = max(1, _CHUNK // width)
         for start in range(0, len(goals), step):
             own = slice(start, start + step)
             some = flat[own] if places is None else flat.index_select(0, places[own])
             logs = log_softmax(some)
             losses[own] = logs.gather(1, goals[own, None]).squeeze(1).numpy()
+            if apart is not None and reference is not None:
+                apart[own] = divergences(reference.part(start, len(some)), logs.numpy())
             if hits is not None:
                 values = comparable(some).numpy()
                 spoilt = None
@@ -201,7 +262,11 @@ class PositionTally:
                     spoilt = np.asarray(np.isnan(values).any(axis=1))
                 hits[own] = top_hits(values, goals[own].numpy(), at_top[own], spoilt)
         np.negative(losses, out=losses)
-        return _among(losses, right, places), None if hits is None else _among(hits, right, places)
+        return _Places(
+            _among(losses, right, places),
+            None if hits is None else _among(hits, right, places),
+            None if apart is None else _among(apart, right, places),
+        )
 
     def evaluation(self, row: int) -> Evaluation:
         samples = int(self._samples[row])
@@ -210,6 +275,8 @@ class PositionTally:
         loss = Mean(self._loss.value(row), self._loss.error(row), 0.0)
         flips, lost, gained = (int(count) for count in self._changes[:, row])
         accuracy = self._share(self._right, row)
+        paired = not self._unpaired[row]
+        by_class = None
         estimates: dict[str, Estimate] = {"accuracy": accuracy, "loss": loss}
         if self._objective.kind is Kind.LANGUAGE_MODELLING:
             top5 = UNDEFINED if self._top is None else self._share(self._top, row)
@@ -219,16 +286,20 @@ class PositionTally:
                 wrong, right = self._said[:, 0], self._said[:, 1]
                 self._scores = defined(macro_f1(right, right + wrong, self._support))
             estimates["macro_f1"] = Known(self._scores[row])
+            if self._objective.classes <= MOST_CLASSES:
+                by_class = ByClass(self._support[row].copy(), self._said[row, 1].copy())
         return Evaluation(
             samples=samples,
             correct=correct,
             loss=loss.value,
-            flips=flips if self._paired else None,
-            lost=lost if self._paired else None,
-            gained=gained if self._paired else None,
+            flips=flips if paired else None,
+            lost=lost if paired else None,
+            gained=gained if paired else None,
             answers=answers,
             kind=self._objective.kind,
             estimates=estimates,
+            kl=self._divergence.mean(row, answers),
+            by_class=by_class,
         )
 
     def _share(self, ratios: Ratios, row: int) -> ClusteredShare:
@@ -238,6 +309,18 @@ class PositionTally:
             int(ratios.clusters[row]),
             ratios.error(row),
         )
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Losses and divergences (float64) and top-5 hits [rows, batch * positions].
+
+    0 and no hit at positions that aren't judged.
+    """
+
+    losses: np.ndarray
+    hits: np.ndarray | None
+    divergences: np.ndarray | None
 
 
 def _true(found: np.ndarray) -> np.ndarray:
