@@ -6,16 +6,19 @@ end, so it should be short. Grouping follows measured time and changes no figure
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from worker.engine.objectives import Objective, Tally
+from worker.engine.criteria import Removal
+from worker.engine.objectives import Judged, Objective, Reference, Tally
 from worker.engine.pulse import Pulse
+from worker.engine.recalibration import Statistics
 from worker.engine.steps import Registers
 from worker.engine.suffix import Flow, Instruction, Suffix, execute
 
@@ -66,26 +69,48 @@ def in_chunks(suffix: Suffix, seconds: Sequence[float]) -> tuple[tuple[Instructi
     return tuple(chunks)
 
 
+class Observer(Protocol):
+    """Is shown what each batch said of some rows of a job."""
+
+    def __call__(self, first: int, judged: Judged) -> None:
+        """`first` is the row of the first of them."""
+        ...
+
+
 @dataclass
 class Job:
     """One weight with the numbers of entries to remove from it in a pass.
 
-    `rank` has the weight's shape: the entry leaves when its rank is below the number removed, which
-    ascends along `counts`.
-    `chunks` are the instructions of its suffix, `cost` the seconds of one cell on the whole split.
+    `removal` says which entries leave; `counts` ascend. `chunks` are the instructions of its
+    suffix, `cost` the seconds of one cell on the whole split. `statistics`: for each count what
+    batch norms are to have, where they are re-estimated.
     """
 
     weight: Tensor
-    rank: Tensor
+    removal: Removal
     suffix: Suffix
     chunks: tuple[tuple[Instruction, ...], ...]
     counts: tuple[int, ...]
     cost: float
     objective: Objective
+    statistics: Sequence[Statistics | None] = ()
+    observe: Observer | None = None
     tally: Tally = field(init=False)
+    rewritten: list[Tensor | None] = field(init=False)
 
     def __post_init__(self) -> None:
         self.tally = self.objective.tally(len(self.counts))
+        # Made once a pass: to work out the weights that stay can cost as much as many batches.
+        self.rewritten = [self.removal.weight(count) for count in self.counts]
+
+    def prune(self, row: int) -> None:
+        """Set the weight to what it is at the row's count; rows in their order."""
+        new = self.rewritten[row]
+        if new is None:
+            # Counts ascend: what has left already stays away.
+            self.weight.masked_fill_(self.removal.rank < self.counts[row], 0)
+        else:
+            self.weight.copy_(new)
 
 
 class Pass:
@@ -123,69 +148,103 @@ class Pass:
         dense: np.ndarray[Any, Any],
         pulse: Pulse,
         batch_share: float,
+        reference: Reference | None = None,
     ) -> None:
         """Add one batch to every job's tally.
 
-        `dense` are the dense network's answers [batch, ...]; `batch_share` is the batch's part of
-        the split, for progress. Weights have their old bits back whatever happens.
+        `dense` are the dense network's answers [batch, ...] and `reference` its outputs, as
+        `Tally.judge` takes them; `batch_share` is the batch's part of the split, for progress.
+        Weights and statistics have their old bits back whatever happens.
         """
         flow = self._flow
         registers = flow.registers()
         for at, tensor in zip(flow.inputs, inputs, strict=True):
             registers[at] = tensor
-        self._run_waiting(-1, registers, labels, dense, pulse, batch_share)
+        batch = _Batch(labels, dense, reference, batch_share)
+        self._run_waiting(-1, registers, batch, pulse)
         for at in self._order:
             registers[at] = flow.step(at)(registers)
-            self._run_waiting(at, registers, labels, dense, pulse, batch_share)
+            self._run_waiting(at, registers, batch, pulse)
             pulse.beat()
 
-    def _run_waiting(
-        self,
-        at: int,
-        registers: Registers,
-        labels: Tensor,
-        dense: np.ndarray[Any, Any],
-        pulse: Pulse,
-        batch_share: float,
-    ) -> None:
+    def _run_waiting(self, at: int, registers: Registers, batch: _Batch, pulse: Pulse) -> None:
         for job in self._waiting.get(at, ()):
-            self._run_job(job, registers, labels, dense, pulse, job.cost * batch_share)
+            self._run_job(job, registers, batch, pulse)
         for register in self._drop.get(at, ()):
             registers[register] = None
 
-    def _run_job(
-        self,
-        job: Job,
-        registers: Registers,
-        labels: Tensor,
-        dense: np.ndarray[Any, Any],
-        pulse: Pulse,
-        work: float,
-    ) -> None:
-        output, scratch, boundary = self._flow.output, self._scratch, job.suffix.boundary
-        weight, original, rank = job.weight, job.weight.clone(), job.rank
-        rows: list[Tensor] = []
-        first = elements = 0
+    def _run_job(self, job: Job, registers: Registers, batch: _Batch, pulse: Pulse) -> None:
+        flow, scratch, boundary = self._flow, self._scratch, job.suffix.boundary
+        output, original = flow.output, job.weight.clone()
+        waiting = _Rows(job, batch)
         try:
-            for count in job.counts:
-                # Counts ascend: what has left already stays away.
-                weight.masked_fill_(rank < count, 0)
+            for row in range(len(job.counts)):
+                job.prune(row)
+                flow.refresh(job.weight)
                 for source in boundary:
                     scratch[source] = registers[source]
-                for chunk in job.chunks:
-                    execute(chunk, scratch)
-                    pulse.beat()
-                rows.append(job.objective.outputs(scratch[output], labels))
+                with _in_force(flow, job.statistics[row] if job.statistics else None):
+                    for chunk in job.chunks:
+                        execute(chunk, scratch)
+                        pulse.beat()
+                waiting.add(job.objective.outputs(scratch[output], batch.labels))
                 scratch[output] = None
-                elements += rows[-1].numel()
-                if elements >= _ROW_ELEMENTS:
-                    job.tally.add(torch.stack(rows), labels, dense, first)
-                    first, elements = first + len(rows), 0
-                    rows = []
-                pulse.beat(work)
+                pulse.beat(job.cost * batch.share)
         finally:
-            weight.copy_(original)
+            job.weight.copy_(original)
+            flow.refresh(job.weight)
             for source in boundary:
                 scratch[source] = None
-        if rows:
-            job.tally.add(torch.stack(rows), labels, dense, first)
+        waiting.judge()
+
+
+@dataclass(frozen=True)
+class _Batch:
+    labels: Tensor
+    dense: np.ndarray[Any, Any]
+    reference: Reference | None
+    share: float
+
+
+class _Rows:
+    """Outputs of a job's rows, judged together as soon as they are many."""
+
+    def __init__(self, job: Job, batch: _Batch) -> None:
+        self._job = job
+        self._batch = batch
+        self._rows: list[Tensor] = []
+        self._first = self._elements = 0
+
+    def add(self, outputs: Tensor) -> None:
+        self._rows.append(outputs)
+        self._elements += outputs.numel()
+        if self._elements >= _ROW_ELEMENTS:
+            self.judge()
+
+    def judge(self) -> None:
+        if not self._rows:
+            return
+        job, batch, first = self._job, self._batch, self._first
+        judged = job.tally.judge(
+            torch.stack(self._rows), batch.labels, batch.dense, first, batch.reference
+        )
+        if job.observe is not None:
+            job.observe(first, judged)
+        self._first, self._elements = first + len(self._rows), 0
+        self._rows = []
+
+
+@contextmanager
+def _in_force(flow: Flow, statistics: Statistics | None) -> Iterator[None]:
+    if statistics is None:
+        yield
+        return
+    statistics.apply()
+    try:
+        for buffer in statistics.buffers:
+            flow.refresh(buffer)
+        yield
+    finally:
+        statistics.restore()
+        for buffer in statistics.buffers:
+            flow.refresh(buffer)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from app.domain.errors import InvalidInput
 from app.domain.levels import LEVEL_SCALE, coarse_to_fine, removed_count, to_level, to_sparsity
 from worker.engine.allocator import keep_freed_memory
 from worker.engine.batches import (
@@ -25,12 +26,14 @@ from worker.engine.batches import (
     load_batch,
     require_samples,
 )
-from worker.engine.criteria import get_criterion
+from worker.engine.criteria import Refusal, Removal, get_criterion, removals
 from worker.engine.evaluation import paired_with_itself
-from worker.engine.masks import removal_rank, require_prunable, unit_order
-from worker.engine.objectives import Evaluation, Objective, Predictions, objective_for
+from worker.engine.flow_options import PLAIN, FlowOptions
+from worker.engine.masks import require_prunable
+from worker.engine.objectives import Evaluation, Judged, Objective, Predictions, objective_for
 from worker.engine.passes import Job, Pass, in_chunks, pass_length
 from worker.engine.pulse import Pulse
+from worker.engine.recalibration import Statistics, recalibrate
 from worker.engine.suffix import Flow, Suffix
 from worker.engine.weights import find_weight
 
@@ -70,7 +73,9 @@ class SensitivityEngine:
     The batch size follows from the model's shapes unless given, so that the same cell has the same
     figures whenever and in whatever company it is measured. The model's weights are changed while
     a cell runs and are bit for bit the old ones whenever a method returns or raises.
-    `threads` sets torch's threads for the time of a call (the process-wide setting).
+    `threads` sets torch's threads for the time of a call (the process-wide setting). `train` is
+    what criteria that need data, and batch norms that are re-estimated (`recalibrated`), see.
+    `options` say how the network may be computed; the default gives the plain network's own bits.
     """
 
     def __init__(
@@ -83,6 +88,9 @@ class SensitivityEngine:
         seed: int = 0,
         batch_size: int | None = None,
         threads: int | None = None,
+        train: Split | None = None,
+        recalibrated: bool = False,
+        options: FlowOptions = PLAIN,
     ) -> None:
         get_criterion(criterion)
         self._model = model
@@ -95,7 +103,11 @@ class SensitivityEngine:
         self._threads = threads
         self.batch_size = model.fixed_batch or batch_size or default_batch_size(model, split)
         self._bounds = batch_bounds(self._samples, self.batch_size)
-        self._ranks: dict[tuple[str, str], Tensor] = {}
+        self._train = train
+        self._recalibrated = recalibrated
+        self._options = options
+        self._statistics: Statistics | None = None
+        self._removals: dict[tuple[str, str], Removal | Refusal] = {}
         self._suffixes: dict[str, Suffix] = {}
         self._costs: dict[str, float] = {}
         self._flow: Flow | None = None
@@ -200,24 +212,37 @@ class SensitivityEngine:
         place = {unit.id: at for at, unit in enumerate(self._units)}
         return sorted(distinct, key=lambda c: (turn[c.level], place[c.unit], c.criterion))
 
-    def _run_pass(self, cells: Sequence[Cell], pulse: Pulse) -> list[CellResult]:
-        wanted: dict[tuple[str, str], set[int]] = {}
-        removed = [self._removed(cell) for cell in cells]
-        for cell, count in zip(cells, removed, strict=True):
-            wanted.setdefault((cell.unit, cell.criterion), set()).add(count)
-        per_batch = [seconds / len(self._bounds) for seconds in self._seconds]
-        jobs = {
-            key: Job(
-                weight=self._weight(key[0]),
-                rank=self._rank(*key),
-                suffix=self._suffix(key[0]),
-                chunks=in_chunks(self._suffix(key[0]), per_batch),
-                counts=tuple(sorted(counts)),
-                cost=self._cost(key[0]),
-                objective=self.objective,
+    def prepare(
+        self, criteria: Sequence[str], should_stop: Callable[[], bool] | None = None
+    ) -> dict[tuple[str, str], str]:
+        """Rank all prunable units by these criteria, in one pass over `train` for all of them.
+
+        Returns why there is no order, by `(unit, criterion)`, where there is none. Done by itself
+        when a cell is first measured, one criterion at a time. Raises Stopped.
+        """
+        units = [unit for unit in self._units if unit.prunable]
+        missing = [
+            name
+            for name in dict.fromkeys(criteria)
+            if any((unit.id, name) not in self._removals for unit in units)
+        ]
+        if missing:
+            self._removals |= removals(
+                self._model,
+                units,
+                missing,
+                seed=self._seed,
+                train=self._train,
+                should_stop=should_stop,
             )
-            for key, counts in wanted.items()
+        return {
+            key: found.reason
+            for key, found in self._removals.items()
+            if isinstance(found, Refusal) and key[1] in criteria
         }
+
+    def _run_pass(self, cells: Sequence[Cell], pulse: Pulse) -> list[CellResult]:
+        jobs = self._jobs(cells)
         dense = self.predictions().classes
         one_pass = Pass(self._compiled(), list(jobs.values()))
         for start, stop in self._bounds:
@@ -226,9 +251,28 @@ class SensitivityEngine:
             one_pass.run_batch(inputs, labels, dense[start:stop], pulse, share)
         return [
             self._result(cell, count, job.tally.evaluation(job.counts.index(count)))
-            for cell, count in zip(cells, removed, strict=True)
-            for job in [jobs[cell.unit, cell.criterion]]
+            for cell in cells
+            for count, job in [(self._removed(cell), jobs[cell.unit, cell.criterion])]
         ]
+
+    def _jobs(self, cells: Sequence[Cell]) -> dict[tuple[str, str], Job]:
+        """The jobs of a pass by unit and criterion; cells that remove as much share a row."""
+        wanted: dict[tuple[str, str], set[int]] = {}
+        for cell in cells:
+            wanted.setdefault((cell.unit, cell.criterion), set()).add(self._removed(cell))
+        per_batch = [seconds / len(self._bounds) for seconds in self._seconds]
+        return {
+            key: Job(
+                weight=self._weight(key[0]),
+                removal=self._removal(*key),
+                suffix=self._suffix(key[0]),
+                chunks=in_chunks(self._suffix(key[0]), per_batch),
+                counts=tuple(sorted(counts)),
+                cost=self._cost(key[0]),
+                objective=self.objective,
+            )
+            for key, counts in wanted.items()
+        }
 
     def _measure_dense(self, pulse: Pulse) -> Predictions:
         """The dense run, which also measures what every node costs."""
@@ -258,8 +302,10 @@ class SensitivityEngine:
                 pulse.beat()
             began = time.perf_counter()
             outputs = objective.outputs(registers[flow.output], labels)
-            classes[start:stop] = tally.add(outputs.unsqueeze(0), labels, None)[0]
+            judged = tally.judge(outputs.unsqueeze(0), labels, None)
+            classes[start:stop] = judged.answers[0]
             overhead += time.perf_counter() - began
+            self._see_dense(start, outputs, labels, judged)
             if start == 0 and stop < self._samples:
                 # The first batch pays for kernels being set up; the others say what is usual.
                 seconds, overhead = [0.0] * flow.count, 0.0
@@ -271,7 +317,7 @@ class SensitivityEngine:
     def _compiled(self) -> Flow:
         if self._flow is None:
             inputs, _ = load_batch(self._model, self._split, 0, min(2, self._samples))
-            self._flow = Flow(self._model.module, inputs)
+            self._flow = Flow(self._model.module, inputs, self._options)
         return self._flow
 
     def _suffix(self, unit: str) -> Suffix:
@@ -279,11 +325,16 @@ class SensitivityEngine:
             self._suffixes[unit] = self._compiled().suffix(self._weight(unit))
         return self._suffixes[unit]
 
-    def _rank(self, unit: str, criterion: str) -> Tensor:
-        if (unit, criterion) not in self._ranks:
-            order = unit_order(self._model, self._by_id[unit], criterion, self._seed)
-            self._ranks[unit, criterion] = removal_rank(order).reshape(self._weight(unit).shape)
-        return self._ranks[unit, criterion]
+    def _removal(self, unit: str, criterion: str) -> Removal:
+        if (unit, criterion) not in self._removals:
+            self.prepare([criterion])
+        found = self._removals[unit, criterion]
+        if isinstance(found, Refusal):
+            raise InvalidInput(f"{unit} can't be ranked by {criterion}. {found.reason}")
+        return found
+
+    def _see_dense(self, start: int, outputs: Tensor, labels: Tensor, judged: Judged) -> None:
+        """Is shown each batch of the dense run."""
 
     def _weight(self, unit: str) -> Tensor:
         return find_weight(self._model, self._by_id[unit].members[0])
@@ -303,13 +354,44 @@ class SensitivityEngine:
 
     @contextmanager
     def _running(self) -> Iterator[None]:
-        """Evaluation mode, no autograd, and the asked-for threads for the time of a block."""
+        """Evaluation mode, no autograd, and the asked-for threads for the time of a block.
+
+        Where batch norms are re-estimated, the dense network has its own new statistics too.
+        """
         keep_freed_memory()
         threads = torch.get_num_threads()
         with evaluating(self._model), torch.inference_mode():
             try:
                 if self._threads is not None:
                     torch.set_num_threads(self._threads)
-                yield
+                with self._own_statistics():
+                    yield
             finally:
                 torch.set_num_threads(threads)
+
+    @contextmanager
+    def _own_statistics(self) -> Iterator[None]:
+        if not self._recalibrated or (self._statistics and self._statistics.applied):
+            yield
+            return
+        if self._statistics is None:
+            if self._train is None:
+                raise InvalidInput(
+                    "Batch norms can't be re-estimated: the data set has no train split.",
+                    "Leave recalibrate_batch_norm out, or upload training samples too.",
+                )
+            self._statistics = recalibrate(self._model, self._train, seed=self._seed)
+            # What comes back is in force already; go through the same door as every later time.
+            self._statistics.restore()
+        self._statistics.apply()
+        try:
+            self._refresh_statistics(self._statistics)
+            yield
+        finally:
+            self._statistics.restore()
+            self._refresh_statistics(self._statistics)
+
+    def _refresh_statistics(self, statistics: Statistics) -> None:
+        if self._flow is not None:
+            for buffer in statistics.buffers:
+                self._flow.refresh(buffer)

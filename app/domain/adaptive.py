@@ -1,0 +1,403 @@
+"""How many samples a cell needs: strata, the stream, looks, intervals and goals. No network here.
+
+All cells of an analysis see the samples of a split in one seeded order, the *stream*, in which
+samples that the dense network finds hard come more often at first. A cell that has seen the first
+n of them knows, for each stratum, how its answers differ from the dense network's on the same
+samples; from those sums follows an estimate for the whole split, with an interval. The interval
+is for the figure that all samples of the split would give, not for the population behind them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.domain.exact_intervals import paired_drop_interval
+from app.domain.statistics import normal_quantile
+
+Numbers = NDArray[np.float64]
+
+CUTS = (0.02, 0.05, 0.10, 0.20, 0.35, 0.60)
+"""Where samples that the dense network gets right are cut, by rising margin."""
+RATES = (1.0, 3.0, 3.0, 2.5, 2.0, 1.5, 1.0, 0.7)
+"""How often a sample of each stratum comes early in the stream, relative to the others."""
+STRATA = len(RATES)
+PREVIEW = 32
+"""The samples behind a preview: the first look."""
+WHOLE_BELOW = 400
+"""Splits of at most so many samples are always measured whole: little could be saved."""
+_GROWTH = 1.25
+"""By how much the samples grow from look to look, at least."""
+_SHRINKAGE = 4.0
+"""So many samples' worth of the pooled variance is mixed into each stratum's own."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """When a cell has been measured enough.
+
+    Its drop's interval must be no wider than `half_width` or `relative` times the drop to each
+    side, whichever is more, at `confidence`. `whole`: all samples. `method`: `looks` (normal
+    intervals, the error split over looks) or `sequence` (exact intervals, valid at all looks
+    together whatever the figures are). `tolerance`: also enough is to know on which side of it the
+    drop is.
+    """
+
+    half_width: float = 0.01
+    relative: float = 0.1
+    confidence: float = 0.95
+    method: str = "looks"
+    whole: bool = False
+    tolerance: float | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "half_width": self.half_width,
+            "relative": self.relative,
+            "confidence": self.confidence,
+            "method": self.method,
+            "whole": self.whole,
+            "tolerance": self.tolerance,
+        }
+
+    @classmethod
+    def of(cls, said: Mapping[str, Any]) -> Goal:
+        return cls(**said)
+
+    def width_for(self, drop: float) -> float:
+        """The half-width that is narrow enough for a drop of this size."""
+        return max(self.half_width, self.relative * abs(drop))
+
+
+@dataclass(frozen=True)
+class Strata:
+    """How many samples of the split are in each stratum, and what a drop is made of.
+
+    `scale`: what one more wrong answer of one sample adds to the mean over samples that is the
+    drop: samples / answers, 1 where a sample has one answer. `score`: `answers` where the drop is
+    one of the share of right answers, `loss` where it is the rise of the mean loss times
+    `loss_scale` (1 in nats for language modelling; 1 / variance of the labels for regression, so
+    that a drop is one of R²).
+    """
+
+    sizes: tuple[int, ...]
+    scale: float = 1.0
+    score: str = "answers"
+    loss_scale: float = 1.0
+
+    @property
+    def samples(self) -> int:
+        return sum(self.sizes)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "sizes": list(self.sizes),
+            "scale": self.scale,
+            "score": self.score,
+            "loss_scale": self.loss_scale,
+        }
+
+    @classmethod
+    def of(cls, said: Mapping[str, Any]) -> Strata:
+        sizes = tuple(int(size) for size in said["sizes"])
+        return cls(sizes, said["scale"], said["score"], said["loss_scale"])
+
+
+def _zeros() -> Numbers:
+    return np.zeros(STRATA)
+
+
+@dataclass
+class Sums:
+    """What a cell has shown so far, one number a stratum.
+
+    `n` samples; `d`, `d2`: the drop of each sample (dense score minus own score, scaled so that its
+    mean over the split is the drop) and its square; `l`, `l2`: the rise of the loss; `k`, `k2`: the
+    divergence from the dense outputs. `lost` and `gained` count answers.
+    """
+
+    n: Numbers = field(default_factory=_zeros)
+    d: Numbers = field(default_factory=_zeros)
+    d2: Numbers = field(default_factory=_zeros)
+    l: Numbers = field(default_factory=_zeros)  # noqa: E741
+    l2: Numbers = field(default_factory=_zeros)
+    k: Numbers = field(default_factory=_zeros)
+    k2: Numbers = field(default_factory=_zeros)
+    lost: int = 0
+    gained: int = 0
+
+    PARTS = ("n", "d", "d2", "l", "l2", "k", "k2")
+
+    def as_json(self) -> dict[str, Any]:
+        """Lists of finite numbers; sums that are not finite become null."""
+        said: dict[str, Any] = {
+            name: [float(value) if math.isfinite(value) else None for value in getattr(self, name)]
+            for name in self.PARTS
+        }
+        return said | {"lost": self.lost, "gained": self.gained}
+
+    @classmethod
+    def of(cls, said: Mapping[str, Any]) -> Sums:
+        parts = {
+            name: np.array([math.nan if v is None else float(v) for v in said[name]])
+            for name in cls.PARTS
+        }
+        return cls(**parts, lost=int(said["lost"]), gained=int(said["gained"]))
+
+    @property
+    def samples(self) -> int:
+        return int(self.n.sum())
+
+    def add(
+        self,
+        members: NDArray[np.intp],
+        drops: Numbers,
+        rises: Numbers | None = None,
+        divergences: Numbers | None = None,
+    ) -> None:
+        """Count samples: their strata [samples] and what each shows [samples]."""
+        self.n += np.bincount(members, minlength=STRATA)
+        for name, values in (("d", drops), ("l", rises), ("k", divergences)):
+            if values is None:
+                continue
+            with np.errstate(all="ignore"):
+                setattr(self, name, getattr(self, name) + _by_stratum(members, values))
+                squares = getattr(self, name + "2") + _by_stratum(members, values * values)
+                setattr(self, name + "2", squares)
+
+
+def _by_stratum(members: NDArray[np.intp], values: Numbers) -> Numbers:
+    return np.bincount(members, weights=values, minlength=STRATA)
+
+
+@dataclass(frozen=True)
+class Drop:
+    """An estimate for the whole split with its interval. A drop below 0 is a gain."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def half_width(self) -> float:
+        return max(self.high - self.value, self.value - self.low)
+
+    def reaches(self, goal: Goal) -> bool:
+        if goal.tolerance is not None and (
+            self.low > goal.tolerance or self.high <= goal.tolerance
+        ):
+            return True
+        return self.half_width <= goal.width_for(self.value)
+
+
+def strata_of(hardness: Numbers, wrong: NDArray[np.bool_] | None = None) -> NDArray[np.intp]:
+    """The stratum of each sample [samples], 0 the hardest.
+
+    `hardness`: the higher the harder (minus the margin between the two largest logits, or the
+    loss). `wrong`: samples that the dense network gets wrong; they are stratum 0, and the others
+    are cut by rank at `CUTS`. Without it, all samples are cut so, the first cut twice. NaN is
+    hardest.
+    """
+    count = len(hardness)
+    found = np.zeros(count, dtype=np.intp)
+    rest = np.arange(count) if wrong is None else np.flatnonzero(~wrong)
+    hard = np.where(np.isnan(hardness[rest]), np.inf, hardness[rest])
+    ranked = rest[np.argsort(-hard, kind="stable")]
+    if wrong is None:
+        bounds = (0.01, *CUTS)
+        place = (np.arange(len(ranked)) + 0.5) / max(1, len(ranked))
+        found[ranked] = np.searchsorted(bounds, place)
+    else:
+        place = (np.arange(len(ranked)) + 0.5) / max(1, len(ranked))
+        found[ranked] = 1 + np.searchsorted(CUTS, place)
+    return found
+
+
+def stream_order(
+    members: NDArray[np.intp],
+    seed: int,
+    first: NDArray[np.intp] | None = None,
+    rates: Sequence[float] = RATES,
+) -> NDArray[np.intp]:
+    """All samples [samples] in the order in which cells see them.
+
+    `first` come first, as they are: a preview's, drawn before the strata were known. Within a
+    stratum the order is random. At any time each stratum has given a share of its samples in
+    proportion to its rate, until it has none left, so that every beginning of the stream is a
+    stratified sample.
+    """
+    generator = np.random.Generator(np.random.PCG64(seed))
+    due = np.empty(len(members))
+    for stratum, rate in enumerate(rates):
+        own = np.flatnonzero(members == stratum)
+        turn = (generator.permutation(len(own)) + generator.random()) / max(1, len(own))
+        due[own] = turn / rate
+    if first is not None:
+        due[first] = np.arange(len(first)) - len(first)
+    return np.argsort(due, kind="stable")
+
+
+def first_samples(
+    labels: NDArray[Any] | None, samples: int, count: int, seed: int
+) -> NDArray[np.intp]:
+    """`count` samples drawn at random for a preview, classes in proportion where there are labels.
+
+    `labels` [samples] are classes, None where samples have no single class.
+    """
+    generator = np.random.Generator(np.random.PCG64([seed, 1]))
+    shuffled = generator.permutation(samples)
+    if labels is None:
+        return shuffled[:count]
+    # A systematic draw along the classes: as proportional as whole samples can be.
+    by_class = shuffled[np.argsort(np.asarray(labels)[shuffled], kind="stable")]
+    places = (np.arange(count) + generator.random()) * samples / count
+    return generator.permutation(by_class[places.astype(np.intp)])
+
+
+def looks_of(samples: int, fixed_batch: int | None = None) -> tuple[int, ...]:
+    """The numbers of samples at which cells are looked at, ascending; the last is all of them.
+
+    They depend on the size of the split alone. With a `fixed_batch` all but the last are multiples
+    of it.
+    """
+    step = fixed_batch or 1
+    looks: list[int] = []
+    at = PREVIEW
+    while at < samples:
+        rounded = -(-at // step) * step
+        if rounded < samples and (not looks or rounded > looks[-1]):
+            looks.append(rounded)
+        at = at * 2 if at < 256 else max(at + 128, int(at * _GROWTH) // 128 * 128)
+    return (*looks, samples)
+
+
+def drop_of(
+    strata: Strata, sums: Sums, confidence: float = 0.95, method: str = "looks"
+) -> Drop | None:
+    """The drop of the whole split, estimated from the samples seen; None where it is undefined.
+
+    Exact, with no width, once all samples are seen. `looks`: the stratified estimate (Cochran,
+    Sampling Techniques, 1977, chapter 5) with a score interval (`_score_half_width`) at the error
+    that this look may spend. `sequence`: exact hypergeometric limits of lost and gained samples,
+    the error split evenly over all looks; it needs one answer a sample and a stream of equal rates.
+    """
+    value = _estimate(strata, sums, "d" if strata.score == "answers" else "l")
+    if value is None:
+        return None
+    factor = 1.0 if strata.score == "answers" else strata.loss_scale
+    value *= factor
+    seen, samples = sums.samples, strata.samples
+    if seen >= samples:
+        return Drop(value, value, value)
+    looks = looks_of(samples)
+    if method == "sequence":
+        error = (1 - confidence) / max(1, len(looks) - 1)
+        found = paired_drop_interval(sums.lost, sums.gained, seen, samples, error)
+        plain = (sums.lost - sums.gained) / seen
+        return Drop(plain, min(plain, found.low), max(plain, found.high))
+    z = normal_quantile(1 - spent_error(1 - confidence, seen, samples))
+    half = factor * _half_width(strata, sums, "d" if strata.score == "answers" else "l", z)
+    return Drop(value, value - half, value + half)
+
+
+def spent_error(error: float, seen: int, samples: int) -> float:
+    """The part of the error of an interval that the look after `seen` samples may spend."""
+    return error / _SPENDING
+
+
+_SPENDING = 2.0
+
+
+def loss_change_of(strata: Strata, sums: Sums, confidence: float = 0.95) -> Drop | None:
+    """The rise of the mean loss over the whole split, with its interval; None where undefined."""
+    value = _estimate(strata, sums, "l")
+    if value is None:
+        return None
+    z = normal_quantile(confidence)
+    half = 0.0 if sums.samples >= strata.samples else _half_width(strata, sums, "l", z)
+    return Drop(value, value - half, value + half)
+
+
+def divergence_of(strata: Strata, sums: Sums) -> float | None:
+    """The mean divergence from the dense outputs over the whole split, in nats an answer."""
+    return _estimate(strata, sums, "k")
+
+
+def reached(strata: Strata, sums: Sums, goal: Goal) -> bool:
+    """Whether a cell has been measured enough."""
+    seen = sums.samples
+    if seen >= strata.samples:
+        return True
+    if goal.whole or seen <= PREVIEW:
+        return False
+    drop = drop_of(strata, sums, goal.confidence, goal.method)
+    return drop is not None and drop.reaches(goal)
+
+
+def needed_samples(strata: Strata, sums: Sums, goal: Goal) -> int:
+    """About how many samples the goal will take, by what has been seen."""
+    samples, seen = strata.samples, sums.samples
+    if goal.whole or seen == 0:
+        return samples
+    drop = drop_of(strata, sums, goal.confidence, goal.method)
+    if drop is None:
+        return samples
+    wanted = goal.width_for(drop.value)
+    if goal.tolerance is not None:
+        wanted = max(wanted, abs(drop.value - goal.tolerance))
+    # Half-widths fall with the root of the samples, and to nothing as the split is used up.
+    ratio = (drop.half_width / wanted) ** 2
+    left = seen / max(1, samples - seen) * ratio
+    return min(samples, max(seen, math.ceil(samples * left / (1 + left))))
+
+
+def _weights(strata: Strata, sums: Sums) -> tuple[Numbers, Numbers]:
+    """Each stratum's share of the split, those without a sample yet merged into their neighbour."""
+    sizes = np.asarray(strata.sizes, dtype=np.float64)
+    return sizes / max(1.0, sizes.sum()), sizes
+
+
+def _estimate(strata: Strata, sums: Sums, part: str) -> float | None:
+    totals = getattr(sums, part)
+    seen = sums.n
+    if not np.isfinite(totals).all() or not seen.any():
+        return None
+    shares, _ = _weights(strata, sums)
+    known = seen > 0
+    means = totals[known] / seen[known]
+    # A stratum without a sample yet is taken to be like the others.
+    return float((shares[known] * means).sum() / shares[known].sum())
+
+
+def _half_width(strata: Strata, sums: Sums, part: str, z: float) -> float:
+    """Half of a score interval for a stratified mean.
+
+    Wilson's way (1927) with the variance of a stratified sample drawn without replacement: a
+    normal interval whose width does not collapse where nothing has been seen to differ yet. The
+    samples count with the mean of their weights.
+    """
+    totals, squares = getattr(sums, part), getattr(sums, part + "2")
+    if not (np.isfinite(totals).all() and np.isfinite(squares).all()):
+        return math.inf
+    seen = sums.n
+    shares, sizes = _weights(strata, sums)
+    known = (seen > 0) & (sizes > 0)
+    n, w = seen[known], shares[known]
+    w = w / w.sum()
+    means = totals[known] / n
+    whole = n.sum()
+    pooled = max(0.0, squares[known].sum() / whole - (totals[known].sum() / whole) ** 2)
+    own = np.maximum(squares[known] / n - means**2, 0.0)
+    variances = (n * own + _SHRINKAGE * pooled) / (n + _SHRINKAGE)
+    unseen = np.maximum(0.0, 1 - n / sizes[known])
+    variance = float((w * w * unseen * variances / n).sum())
+    weight = float((w * w / n).sum()) * (1 - whole / sizes.sum()) * _LEAST
+    return z * z * weight / 2 + z * math.sqrt(variance + z * z * weight * weight / 4)
+
+
+_LEAST = 1.0
