@@ -55,12 +55,16 @@ class LayerStatistics:
             0 if seen is None else int(seen),
         )
 
-    def write(self) -> None:
-        with torch.no_grad():
-            _tensor(self.layer.running_mean).copy_(self.mean)
-            _tensor(self.layer.running_var).copy_(self.variance)
-            if self.layer.num_batches_tracked is not None:
-                self.layer.num_batches_tracked.fill_(self.batches)
+    @property
+    def pairs(self) -> list[tuple[Tensor, Tensor]]:
+        """The layer's buffers, each with what it is to hold."""
+        pairs = [
+            (_tensor(self.layer.running_mean), self.mean),
+            (_tensor(self.layer.running_var), self.variance),
+        ]
+        if self.layer.num_batches_tracked is not None:
+            pairs.append((self.layer.num_batches_tracked, torch.tensor(self.batches)))
+        return pairs
 
 
 class Statistics:
@@ -74,31 +78,42 @@ class Statistics:
     def __init__(
         self, layers: Sequence[LayerStatistics], before: Sequence[LayerStatistics] | None = None
     ) -> None:
+        """`before`: what to bring back, where `layers` are in force already."""
         self.layers = tuple(layers)
-        self._before = None if before is None else tuple(before)
+        pairs = [pair for each in self.layers for pair in each.pairs]
+        # Cells of small networks are set hundreds of times a second: as few calls as can be.
+        self._buffers = [buffer for buffer, _ in pairs]
+        self._values = [value for _, value in pairs]
+        self._before = None if before is None else [v for each in before for _, v in each.pairs]
+        self._applied = before is not None
 
     @property
     def applied(self) -> bool:
-        return self._before is not None
+        return self._applied
 
     @property
     def buffers(self) -> list[Tensor]:
         """The network's tensors that `apply` and `restore` change, counts of batches left out."""
-        return [
-            _tensor(buffer)
-            for statistics in self.layers
-            for buffer in (statistics.layer.running_mean, statistics.layer.running_var)
-        ]
+        return [buffer for buffer in self._buffers if buffer.is_floating_point()]
 
     def apply(self) -> None:
-        if self._before is None:
-            self._before = tuple(LayerStatistics.of(each.layer) for each in self.layers)
-            _write(self.layers)
+        if self._applied:
+            return
+        with torch.no_grad():
+            if self._before is None:
+                # Tensors of inference mode could not be written to outside of it.
+                with torch.inference_mode(False):
+                    self._before = [buffer.detach().clone() for buffer in self._buffers]
+            else:
+                _copy(self._before, self._buffers)
+            _copy(self._buffers, self._values)
+        self._applied = True
 
     def restore(self) -> None:
-        if self._before is not None:
-            _write(self._before)
-            self._before = None
+        if self._applied and self._before is not None:
+            with torch.no_grad():
+                _copy(self._buffers, self._before)
+        self._applied = False
 
     def __enter__(self) -> Self:
         self.apply()
@@ -108,9 +123,9 @@ class Statistics:
         self.restore()
 
 
-def _write(layers: Sequence[LayerStatistics]) -> None:
-    for statistics in layers:
-        statistics.write()
+def _copy(into: list[Tensor], values: list[Tensor]) -> None:
+    if into:
+        torch._foreach_copy_(into, values)
 
 
 def _tensor(buffer: Tensor | None) -> Tensor:
@@ -231,7 +246,7 @@ def recalibrate(
                     )
                 model.module(*inputs)
     except BaseException:
-        _write(before)
+        Statistics(before, before).restore()
         raise
     after = [LayerStatistics.of(layer) for layer in layers.values()]
     return Statistics(after, before)

@@ -20,6 +20,7 @@ from worker.engine.recalibration import (
     MAX_BATCHES,
     MAX_SAMPLES,
     Calibration,
+    Statistics,
     batch_norms,
     calibration_rows,
     has_batch_norm,
@@ -133,6 +134,23 @@ def test_statistics_are_put_in_and_taken_out_bit_for_bit(tmp_path: Path) -> None
     owners = {id(buffer) for buffer in model.state_dict().values()}
     assert len(found.buffers) == 4
     assert all(id(buffer) in owners for buffer in found.buffers)
+
+
+def test_statistics_may_be_changed_in_and_out_of_inference_mode(tmp_path: Path) -> None:
+    model = canonical_conv(tmp_path)
+    before = state_of(model)
+    found = recalibrate(model, make_split([(1, 8, 8)], 200, 10), seed=0)
+    after = state_of(model)
+    found.restore()
+    fresh = Statistics(found.layers)
+    with torch.inference_mode():
+        fresh.apply()
+    assert same(state_of(model), after)
+    fresh.restore()
+    fresh.apply()
+    with torch.inference_mode():
+        fresh.restore()
+    assert same(state_of(model), before)
 
 
 def test_the_same_seed_draws_the_same_samples_and_each_once() -> None:
