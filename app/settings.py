@@ -17,7 +17,10 @@ _TOKEN_VARIABLE = "PRUNESCOPE_TOKEN"
 
 
 class Settings(BaseSettings):
-    """What an operator can set. Paths are made absolute; nothing is created before `prepare()`."""
+    """What an operator can set. Paths are made absolute; nothing is created before `prepare()`.
+
+    `processes`: how many children a worker may compute one analysis with; 0 for its share of cores.
+    """
 
     model_config = SettingsConfigDict(env_prefix="PRUNESCOPE_", extra="ignore")
 
@@ -32,6 +35,7 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65535)
     allowed_hosts: list[str] = Field(default_factory=list)
     lease_seconds: float = Field(default=60.0, gt=0)
+    processes: int = Field(default=0, ge=0, le=64)
     isolation: Literal["auto", "bubblewrap", "landlock", "rlimits"] = "auto"
 
     def model_post_init(self, context: object) -> None:
@@ -70,6 +74,7 @@ class Settings(BaseSettings):
             "PRUNESCOPE_DEVICE": self.device,
             "PRUNESCOPE_EXECUTOR": self.executor,
             "PRUNESCOPE_LEASE_SECONDS": str(self.lease_seconds),
+            "PRUNESCOPE_PROCESSES": str(self.processes),
         }
 
     def make_private(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ from app.store import queue
 from app.store.blobs import Blobs
 from app.store.queue import Lease
 from app.store.store import Store
+from worker.crew import Crew
 from worker.sandbox.running import OnMessage
 from worker.sandbox.walls import Limits, Result, Walls
 
@@ -34,6 +35,7 @@ class JobContext:
     walls: Walls
     lease: Lease
     stop: threading.Event = field(default_factory=threading.Event)
+    crew: Crew | None = None
     _progress_written: float = 0.0
 
     @property
@@ -54,14 +56,16 @@ class JobContext:
         with queue.fenced(self.store, self.lease) as session:
             yield session
 
-    def progress(self, done: float, total: float, eta_seconds: float | None) -> None:
+    def progress(
+        self, done: float, total: float, eta_seconds: float | None, samples: int | None = None
+    ) -> None:
         """Report progress, at most every half second so that the database stays quiet."""
         now = time.monotonic()
         if now - self._progress_written < PROGRESS_INTERVAL_SECONDS and done < total:
             return
         self._progress_written = now
         with self.write() as session:
-            queue.progress(session, self.lease, done, total, eta_seconds)
+            queue.progress(session, self.lease, done, total, eta_seconds, samples)
 
     def inside(
         self,
@@ -71,17 +75,20 @@ class JobContext:
         on_message: OnMessage,
         *,
         limits: Limits | None = None,
+        walls: Walls | None = None,
+        should_stop: Callable[[], bool] | None = None,
     ) -> Result:
         """Run a recipe of `worker.inside` in a child behind walls; use the result in a `with`.
 
-        Raises Stopped, what the recipe or `on_message` raised, or ChildFailed. No child is left.
+        `walls`: others than the job's own, for a child beside another. Raises Stopped, what the
+        recipe or `on_message` raised, or ChildFailed. No child is left.
         """
-        return self.walls.run(
+        return (walls or self.walls).run(
             recipe,
             arguments,
             files,
             on_message=on_message,
-            should_stop=self.should_stop,
+            should_stop=should_stop or self.should_stop,
             limits=limits,
         )
 

@@ -21,6 +21,7 @@ from app.store.blobs import Blobs
 from app.store.queue import Lease
 from app.store.store import Store
 from worker.context import JobContext
+from worker.crew import Crew
 from worker.failures import attempts_for, describe
 from worker.leftovers import Sweeper
 from worker.sandbox.walls import Walls
@@ -59,6 +60,7 @@ class WorkerLoop:
 
     def __post_init__(self) -> None:
         self.blobs = Blobs(self.settings.blob_url, self.settings.data_dir)
+        self.crew = Crew(self.store, self.settings, self.walls)
         self.sweeper = Sweeper(self.store, self.blobs, self.settings.data_dir)
         with self.store.write() as session:
             self.worker_id = workers.register(session, isolation=self.walls.isolation.level)
@@ -68,6 +70,7 @@ class WorkerLoop:
         log.info("walls around what is uploaded: %s", self.walls.isolation.sentence)
         presence = threading.Thread(target=self._keep_presence, daemon=True)
         presence.start()
+        self.crew.warm_up()
         try:
             while not self.stopping.is_set() and _parent_alive(self.parent):
                 try:
@@ -87,11 +90,14 @@ class WorkerLoop:
                     self.sweeper.sweep_now_and_then()
                     self.stopping.wait(IDLE_POLL_SECONDS)
         finally:
+            self.crew.close()
             self._sign_off()
 
     def run_job(self, lease: Lease) -> None:
         """Run one job to its end. Nothing a job does takes the worker down."""
-        context = JobContext(self.store, self.blobs, self.settings, self.walls, lease)
+        context = JobContext(
+            self.store, self.blobs, self.settings, self.walls, lease, crew=self.crew
+        )
         cancelled = threading.Event()
         finished = threading.Event()
         keeper = threading.Thread(
@@ -179,12 +185,16 @@ class WorkerLoop:
             if asked:
                 cancelled.set()
                 context.stop.set()
-            elif lease.kind in GIVING_WAY and self._someone_waits(lease):
+            elif self._handing_back(lease):
                 context.stop.set()
 
-    def _someone_waits(self, lease: Lease) -> bool:
+    def _handing_back(self, lease: Lease) -> bool:
+        """Whether the job should rest: paused, asked for more, or less urgent than another."""
         with suppress(Exception):
-            return queue.outranked(self.store, lease, waiting_seconds=GIVE_WAY_SECONDS)
+            if queue.handing_back(self.store, lease):
+                return True
+            if lease.kind in GIVING_WAY:
+                return queue.outranked(self.store, lease, waiting_seconds=GIVE_WAY_SECONDS)
         return False
 
     def _keep_presence(self) -> None:

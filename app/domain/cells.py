@@ -1,9 +1,12 @@
 """Keys of measured facts.
 
 A cell is a pure function of the model's bytes, the data set's bytes and how they are read, the
-split, the criterion, the unit, the sparsity, the seed and the way of evaluating. All but criterion,
-unit and level form its context. Everything in a key is known before anything uploaded is opened:
-whoever opens it behind walls has no say in where its results are stored.
+split, the criterion, the unit, the sparsity, the seed, the arithmetic and the order in which
+samples are seen, which the statistical method decides. All but criterion, unit and level form its
+context. How many samples a cell was measured on is no part of the key: all
+cells of a context see the samples in the same order, so that a point from more of them only says
+the same more sharply. Everything in a key is known before anything uploaded is opened: whoever
+opens it behind walls has no say in where its results are stored.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-ENGINE_VERSION = 2
+ENGINE_VERSION = 3
 
 
 def context_key(
@@ -24,7 +27,8 @@ def context_key(
     options: Mapping[str, Any] | None,
     split: str,
     granularity: str,
-    evaluation: Mapping[str, Any],
+    precision: str,
+    method: str,
     recalibrate_batch_norm: bool,
     seed: int,
 ) -> str:
@@ -40,7 +44,8 @@ def context_key(
             "dataset": dataset_key(dataset_sha256, task, options),
             "split": split,
             "granularity": granularity,
-            "evaluation": dict(evaluation),
+            "precision": precision,
+            "method": method,
             "recalibrate_batch_norm": recalibrate_batch_norm,
             "seed": seed,
         }

@@ -8,9 +8,11 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.domain.cells import context_key
 from app.domain.errors import Conflict, NotFound
-from app.domain.words import Granularity, JobKind, Status
-from app.store import datasets, deletion, models, queue
+from app.domain.goals import evaluation_of
+from app.domain.words import Granularity, JobKind, Priority, SplitName, Status
+from app.store import datasets, deletion, known, models, queue, steering
 from app.store.blobs import Blobs, drop_unreferenced
 from app.store.clock import now
 from app.store.events import analysis_topic
@@ -31,14 +33,17 @@ def create(
     evaluation: dict[str, Any] | None = None,
     recalibrate_batch_norm: bool = False,
     seed: int = 0,
+    priority: Priority = Priority.NORMAL,
 ) -> Analysis:
     """An analysis, and the queued job that measures it (payload `{analysis_id}`).
 
-    `levels` in millionths; `units` None for all prunable ones; `evaluation` defaults to exact.
-    Raises NotFound, and Conflict for a model or data set that is not ready.
+    `levels` in millionths; `units` None for all prunable ones; `evaluation` as app.domain.goals,
+    completed from its defaults. Raises NotFound, and Conflict for a model or data set that is not
+    ready.
     """
-    require_ready(models.get(session, model_id), f"Model {model_id}")
-    require_ready(datasets.get(session, dataset_id), f"Data set {dataset_id}")
+    model, dataset = models.get(session, model_id), datasets.get(session, dataset_id)
+    require_ready(model, f"Model {model_id}")
+    require_ready(dataset, f"Data set {dataset_id}")
     analysis = Analysis(
         model_id=model_id,
         dataset_id=dataset_id,
@@ -46,11 +51,13 @@ def create(
         criteria=list(criteria),
         levels=sorted(set(levels)),
         units=None if units is None else list(units),
-        evaluation=evaluation or {"mode": "exact"},
+        evaluation=evaluation_of(evaluation),
         recalibrate_batch_norm=recalibrate_batch_norm,
         seed=seed,
         created_at=now(session),
     )
+    analysis.context = context_of(analysis, model, dataset)
+    analysis.known = known.count_known(session, analysis, model, dataset)
     session.add(analysis)
     session.flush()
     job = queue.enqueue(
@@ -59,9 +66,43 @@ def create(
         {"analysis_id": analysis.id},
         subject=("analysis", analysis.id),
         topic=analysis_topic(analysis.id),
+        priority=steering.priority_number(JobKind.ANALYSE, priority),
     )
     analysis.job_id = job.id
     session.flush()
+    return analysis
+
+
+def context_of(
+    analysis: Analysis, model: Model, dataset: Dataset, split: str = SplitName.TUNE
+) -> str:
+    """The key of what the analysis's points depend on beside unit, criterion and level."""
+    evaluation = evaluation_of(analysis.evaluation)
+    return context_key(
+        model_sha256=model.derived_sha256 or model.sha256,
+        dataset_sha256=dataset.sha256,
+        task=dataset.task,
+        options=dataset.options,
+        split=split,
+        granularity=analysis.granularity,
+        precision=evaluation["precision"],
+        method=evaluation["method"],
+        recalibrate_batch_norm=analysis.recalibrate_batch_norm,
+        seed=analysis.seed,
+    )
+
+
+def sharpen(session: Session, analysis_id: int, goal: dict[str, Any]) -> Analysis:
+    """Add `{units, sparsities, half_width, exact}` to the goals and have it measured.
+
+    Raises NotFound, and Conflict when its job was deleted.
+    """
+    analysis = get(session, analysis_id)
+    if analysis.job_id is None:
+        raise Conflict(f"Analysis {analysis_id} has no job any more.", "Start a new analysis.")
+    if goal not in (analysis.goals or []):
+        analysis.goals = [*(analysis.goals or []), goal]
+    steering.ask_for_more(session, analysis.job_id)
     return analysis
 
 

@@ -26,6 +26,7 @@ from app.store.tables import (
     Experiment,
     Job,
     Model,
+    Outcome,
     Plan,
     Point,
     Run,
@@ -82,7 +83,7 @@ def _drop_analyses(session: Session, ids: Sequence[int]) -> set[str]:
     )
     session.execute(delete(Analysis).where(Analysis.id.in_(ids)))
     kept = set(session.scalars(select(Analysis.context).where(Analysis.context.in_(contexts))))
-    for table in (Point, Baseline):
+    for table in (Outcome, Point, Baseline):
         session.execute(delete(table).where(table.context.in_(contexts - kept)))
     _drop_topics(session, map(analysis_topic, ids))
     return hashes

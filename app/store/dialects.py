@@ -31,6 +31,33 @@ def insert_missing(
     return len(done.all())
 
 
+def insert_larger(
+    session: Session,
+    table: type[Base],
+    rows: Sequence[dict[str, Any]],
+    keys: Sequence[str],
+    by: str,
+    kept: Sequence[str] = (),
+) -> int:
+    """Insert `rows`; where one of the same `keys` is there, it gives way if its `by` is smaller.
+
+    The columns `kept` of a row that gives way stay as they are. Of several `rows` with the same
+    keys the largest must come last. Returns how many were written; the database compares, so
+    writers at the same time can't undo each other.
+    """
+    if not rows:
+        return 0
+    statement = insert(session, table)
+    replaced = {name: statement.excluded[name] for name in rows[0] if name not in {*keys, *kept}}
+    statement = statement.on_conflict_do_update(
+        index_elements=list(keys),
+        set_=replaced,
+        where=statement.excluded[by] > getattr(table, by),
+    )
+    done = session.execute(statement.returning(literal(1)), list(rows))
+    return len(done.all())
+
+
 def exclusive(session: Session, name: str) -> None:
     """Let no other transaction past this line with the same `name` before this one has ended.
 

@@ -27,7 +27,7 @@ from app.store.tables import Dataset, Job, Model
 
 DEFAULT_LEASE_SECONDS = 60.0
 MAX_ATTEMPTS = 3
-SHORT_JOB_PRIORITY = 1
+SHORT_JOB_PRIORITY = 2
 """For work that somebody is looking at and that takes seconds: imports, measurements."""
 SUBJECTS: Mapping[str, str] = {
     JobKind.IMPORT_MODEL: "model",
@@ -78,12 +78,13 @@ def enqueue(
         attempt=0,
         max_attempts=max_attempts,
         cancel_requested=False,
+        paused=False,
         progress={"done": 0, "total": 0, "eta": None},
         created_at=now(session),
     )
     session.add(job)
     session.flush()
-    _announce(session, job)
+    announce(session, job)
     return job
 
 
@@ -92,7 +93,7 @@ def claim(
 ) -> Lease | None:
     """Take the next queued job, or None when there is none. No two workers ever get the same."""
     with store.read() as session:
-        if session.scalar(select(Job.id).where(Job.state == JobState.QUEUED).limit(1)) is None:
+        if session.scalar(select(Job.id).where(*_waiting(Job)).limit(1)) is None:
             return None
     token = secrets.token_hex(16)
     with store.write() as session:
@@ -114,7 +115,7 @@ def claim(
         job = session.scalars(statement).one_or_none()
         if job is None:
             return None
-        _announce(session, job)
+        announce(session, job)
         return Lease(
             job_id=job.id,
             kind=job.kind,
@@ -131,7 +132,7 @@ def next_queued() -> Select[int]:
     job = aliased(Job)
     return (
         select(job.id)
-        .where(job.state == JobState.QUEUED)
+        .where(*_waiting(job))
         .order_by(job.priority.desc(), job.id)
         .limit(1)
         .with_for_update(skip_locked=True)
@@ -170,10 +171,20 @@ def outranked(store: Store, lease: Lease, *, waiting_seconds: float) -> bool:
     with store.read() as session:
         since = now(session) - timedelta(seconds=waiting_seconds)
         mine = select(Job.priority).where(Job.id == lease.job_id).scalar_subquery()
-        waiting = select(Job.id).where(
-            Job.state == JobState.QUEUED, Job.priority > mine, Job.created_at < since
-        )
+        waiting = select(Job.id).where(*_waiting(Job), Job.priority > mine, Job.created_at < since)
         return session.scalar(waiting.limit(1)) is not None
+
+
+def handing_back(store: Store, lease: Lease) -> bool:
+    """Whether the job should be handed back with `release` now. Raises LeaseLost.
+
+    So it should when somebody paused it, or asked for more than it was given: its payload changed.
+    """
+    with store.read() as session:
+        job = session.execute(select(Job.paused, Job.payload).where(*_held_by(lease))).first()
+    if job is None:
+        raise _lost(lease)
+    return job.paused or job.payload != lease.payload
 
 
 @contextmanager
@@ -188,16 +199,32 @@ def fenced(store: Store, lease: Lease) -> Generator[Session]:
         yield session
 
 
-def progress(session: Session, lease: Lease, done: float, total: float, eta: float | None) -> None:
-    """Say how far the job is, in any unit, and how many seconds are left. Raises LeaseLost."""
+def progress(
+    session: Session,
+    lease: Lease,
+    done: float,
+    total: float,
+    eta: float | None,
+    samples: int | None = None,
+) -> None:
+    """Say how far the job is, in any unit, and how many seconds are left. Raises LeaseLost.
+
+    `samples`: how many evaluations of a sample that took, where they are counted.
+    """
     job = _held(session, lease)
-    job.progress = {"done": done, "total": total, "eta": eta}
-    _announce(session, job)
+    counted = {} if samples is None else {"samples": samples}
+    job.progress = {"done": done, "total": total, "eta": eta} | counted
+    announce(session, job)
 
 
 def finish(session: Session, lease: Lease) -> None:
-    """The job is done. Raises LeaseLost."""
-    _end(session, _held(session, lease), JobState.DONE)
+    """The job is done; it is queued again if more was asked of it meanwhile. Raises LeaseLost."""
+    job = _held(session, lease)
+    if job.payload != lease.payload:
+        job.attempt = 0
+        _requeue(session, job)
+    else:
+        _end(session, job, JobState.DONE)
 
 
 def fail(session: Session, lease: Lease, error: dict[str, Any]) -> None:
@@ -241,7 +268,7 @@ def request_cancel(session: Session, job_id: int) -> Job:
 
     Raises NotFound, and Conflict when the job has ended already.
     """
-    job = _locked(session, job_id)
+    job = locked(session, job_id)
     if job.state.finished:
         raise Conflict(
             f"Job {job_id} has ended already: it is {job.state.value}.",
@@ -260,19 +287,13 @@ def retry(session: Session, job_id: int) -> Job:
 
     Raises NotFound, and Conflict for a job in any other state.
     """
-    job = _locked(session, job_id)
+    job = locked(session, job_id)
     if job.state not in (JobState.FAILED, JobState.CANCELLED):
         raise Conflict(
             f"Job {job_id} is {job.state.value}.",
             "Only a failed or cancelled job can be retried.",
         )
-    job.attempt = 0
-    job.error = None
-    job.finished_at = None
-    job.started_at = None
-    job.cancel_requested = False
-    job.progress = {**job.progress, "eta": None}
-    _requeue(session, job)
+    revive(session, job)
     return job
 
 
@@ -353,6 +374,11 @@ def counts(session: Session) -> dict[JobState, int]:
     return {state: found.get(state, 0) for state in JobState}
 
 
+def _waiting(job: type[Job]) -> tuple[ColumnElement[bool], ...]:
+    """What makes a job one that may be taken."""
+    return job.state == JobState.QUEUED, job.paused.is_(False)
+
+
 def _held_by(lease: Lease) -> tuple[ColumnElement[bool], ...]:
     return (
         Job.id == lease.job_id,
@@ -377,7 +403,8 @@ def _lost(lease: Lease) -> LeaseLost:
     )
 
 
-def _locked(session: Session, job_id: int) -> Job:
+def locked(session: Session, job_id: int) -> Job:
+    """The job as it is now, for this transaction alone. Raises NotFound."""
     session.flush()
     statement = select(Job).where(Job.id == job_id).with_for_update()
     job = session.scalar(statement.execution_options(populate_existing=True))
@@ -390,6 +417,18 @@ def _missing(job_id: int) -> NotFound:
     return NotFound(f"There is no job {job_id}.", "It may have been deleted with its subject.")
 
 
+def revive(session: Session, job: Job) -> None:
+    """Queue a job that has ended, as if it had never been tried."""
+    job.attempt = 0
+    job.error = None
+    job.finished_at = None
+    job.started_at = None
+    job.cancel_requested = False
+    job.paused = False
+    job.progress = {**job.progress, "eta": None}
+    _requeue(session, job)
+
+
 def _requeue(session: Session, job: Job) -> None:
     if job.cancel_requested:
         _end(session, job, JobState.CANCELLED)
@@ -397,16 +436,17 @@ def _requeue(session: Session, job: Job) -> None:
     job.state = JobState.QUEUED
     _drop_lease(job)
     _settle_subject(session, job)
-    _announce(session, job)
+    announce(session, job)
 
 
 def _end(session: Session, job: Job, state: JobState, error: dict[str, Any] | None = None) -> None:
     job.state = state
     job.error = error
+    job.paused = False
     job.finished_at = now(session)
     _drop_lease(job)
     _settle_subject(session, job)
-    _announce(session, job)
+    announce(session, job)
 
 
 def _drop_lease(job: Job) -> None:
@@ -442,10 +482,10 @@ def _settle_subject(session: Session, job: Job) -> None:
     )
 
 
-def _announce(session: Session, job: Job) -> None:
+def announce(session: Session, job: Job) -> None:
     """Flush the job and tell its topic how it stands."""
     session.flush()
-    how = {"error": job.error, "progress": job.progress}
+    how = {"error": job.error, "progress": job.progress, "paused": job.paused}
     if job.kind == JobKind.MEASURE:
         about = {"job_id": job.id, "kind": job.kind, "plan_id": job.subject_id}
         publish(session, job.topic, "job", {**about, "state": job.state.value, **how})

@@ -20,6 +20,7 @@ from sqlalchemy import (
     Float,
     ForeignKey,
     Index,
+    LargeBinary,
     MetaData,
     String,
     Text,
@@ -95,7 +96,10 @@ _NEVER_REUSED = {"sqlite_autoincrement": True}
 
 
 class Job(Base):
-    """One piece of work. While it runs, only the holder of `lease_token` may write its results."""
+    """One piece of work. While it runs, only the holder of `lease_token` may write its results.
+
+    A `paused` one waits in the queue until somebody lets it go on.
+    """
 
     __tablename__ = "job"
     __table_args__ = (
@@ -118,6 +122,7 @@ class Job(Base):
     lease_expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     worker: Mapped[int | None]
     cancel_requested: Mapped[bool]
+    paused: Mapped[bool] = mapped_column(default=False)
     progress: Mapped[dict[str, Any]] = mapped_column(Document)
     error: Mapped[dict[str, Any] | None] = mapped_column(Document)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
@@ -186,7 +191,12 @@ class Dataset(Base):
 
 
 class Analysis(Base):
-    """A grid of cells somebody asked for. Its status, error and progress are its job's."""
+    """A grid of cells somebody asked for. Its status, error and progress are its job's.
+
+    `goals`: how much sharper than `evaluation` says somebody wanted parts of it later. `extra`: the
+    cells `[unit, criterion, level]` beside the grid that a refinement chose. `remarks`: units that
+    have no curve, and why. `known`: the cells that needed no measuring when it was asked for.
+    """
 
     __tablename__ = "analysis"
     __table_args__ = (_NEVER_REUSED,)
@@ -202,6 +212,10 @@ class Analysis(Base):
     recalibrate_batch_norm: Mapped[bool]
     seed: Mapped[int] = mapped_column(BigInteger)
     context: Mapped[str | None] = mapped_column(String(64), index=True)
+    goals: Mapped[list[Any] | None] = mapped_column(Document)
+    extra: Mapped[list[Any] | None] = mapped_column(Document)
+    remarks: Mapped[list[Any] | None] = mapped_column(Document)
+    known: Mapped[int | None]
     job_id: Mapped[int | None] = _job_column()
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
 
@@ -209,7 +223,8 @@ class Analysis(Base):
 class Baseline(Base):
     """The dense network's figures in one context. `kind`: what is predicted, as app.domain.metrics.
 
-    `correct`, `accuracy` and its interval are null where answers are not right or wrong.
+    `correct`, `accuracy` and its interval are null where answers are not right or wrong. `strata`:
+    how the split is stratified, as app.domain.adaptive.
     """
 
     __tablename__ = "baseline"
@@ -223,10 +238,17 @@ class Baseline(Base):
     low: Mapped[float | None] = mapped_column(Finite)
     high: Mapped[float | None] = mapped_column(Finite)
     metrics: Mapped[dict[str, Any] | None] = mapped_column(Document)
+    strata: Mapped[dict[str, Any] | None] = mapped_column(Document)
 
 
 class Point(Base):
-    """One fact: what one sparsity of one unit does to the network, whoever measured it."""
+    """One fact: what one sparsity of one unit does to the network, whoever measured it.
+
+    Known from `samples` of the `of` samples of its split; null in rows of earlier versions, which
+    are whole. A point gives way only to one of more samples. While it is not whole its figures are
+    estimates for the split, and `sums` is what they were computed from, with intervals at
+    `confidence` (app.domain.adaptive). `correct` is counted among the samples seen.
+    """
 
     __tablename__ = "point"
 
@@ -246,7 +268,38 @@ class Point(Base):
     lost: Mapped[int | None]
     gained: Mapped[int | None]
     metrics: Mapped[dict[str, Any] | None] = mapped_column(Document)
+    of: Mapped[int | None]
+    drop: Mapped[float | None] = mapped_column(Finite)
+    drop_low: Mapped[float | None] = mapped_column(Finite)
+    drop_high: Mapped[float | None] = mapped_column(Finite)
+    kl: Mapped[float | None] = mapped_column(Finite)
+    sums: Mapped[dict[str, Any] | None] = mapped_column(Document)
+    confidence: Mapped[float | None] = mapped_column(Finite)
+    remark: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
+    updated_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class Outcome(Base):
+    """Which answers of a cell were right, and all that is needed to go on measuring it.
+
+    The dense network's own is under unit and criterion "" and level 0. `hits`: the answers of the
+    first `samples` of the stream, in its order, a bit each, packed as numpy.packbits does and
+    deflated (zlib); null where answers are not right or wrong. `by_class`: `{seen, right}`. `state`
+    and `sums` are of the same samples; what a state means is for the recipe alone.
+    """
+
+    __tablename__ = "outcome"
+
+    context: Mapped[str] = mapped_column(String(64), primary_key=True)
+    unit: Mapped[str] = mapped_column(Text, primary_key=True)
+    criterion: Mapped[str] = mapped_column(String(64), primary_key=True)
+    level: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    samples: Mapped[int]
+    hits: Mapped[bytes | None] = mapped_column(LargeBinary)
+    by_class: Mapped[dict[str, Any] | None] = mapped_column(Document)
+    sums: Mapped[dict[str, Any] | None] = mapped_column(Document)
+    state: Mapped[bytes | None] = mapped_column(LargeBinary)
 
 
 class Plan(Base):

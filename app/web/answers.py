@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 Status = Literal["importing", "ready", "failed"]
+Priority = Literal["low", "normal", "high"]
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 
 
@@ -33,9 +34,12 @@ class Problem(BaseModel):
 
 
 class Progress(BaseModel):
+    """`samples`: evaluations of a sample so far, where they are counted."""
+
     done: float
     total: float
     eta: float | None
+    samples: int | None = None
 
 
 class Layer(BaseModel):
@@ -153,17 +157,157 @@ class Accuracy(BaseModel):
 
 
 class Point(Accuracy):
+    """One measured point, known from `samples` of the `of` samples of the split.
+
+    `whole`: from all of them; then counts are exact, and intervals are for the population that the
+    split was drawn from (`interval` "population"). Otherwise figures are estimates for the split,
+    and so are their intervals ("split"). `settled`: known as well as this analysis asked for.
+    `preview`: from the first few samples only. `drop`: the intact network's accuracy less this one;
+    for numbers, the rise of the mean squared error as a share of the variance; for language
+    models, the rise of the loss. `kl`: the mean divergence from the intact network's outputs, in
+    nats. `remark`: what is odd about it.
+    """
+
     sparsity: float
     achieved: float
+    of: int
+    whole: bool
+    interval: Literal["split", "population"]
+    settled: bool
+    preview: bool
+    drop: float | None
+    drop_low: float | None
+    drop_high: float | None
+    kl: float | None
     flips: int | None
     lost: int | None
     gained: int | None
+    remark: str | None
+
+
+class ClassCounts(BaseModel):
+    """Samples of one class, and how many of them the intact and the pruned network get right.
+
+    `class`: its number, from 0. `samples` are those that the point was measured on; while it is not
+    whole, `dense` is null, because the intact network's count is of the whole split
+    (`dense_samples`, `dense_right`).
+    """
+
+    class_: int
+    name: str | None
+    samples: int
+    dense: int | None
+    pruned: int
+    dense_samples: int
+    dense_right: int
+
+    model_config = ConfigDict(alias_generator=lambda name: name.rstrip("_"))
+
+
+class PointDetail(Point):
+    unit: str
+    criterion: str
+    classes: list[ClassCounts]
+
+
+class Compared(BaseModel):
+    """The best and the second best criterion at one level of one unit, by their drops.
+
+    `difference`: by how much the best is ahead, as a share of answers, with its interval; null
+    where answers are not right or wrong. `p`: McNemar's mid-p on the `samples` that both were
+    measured on. `significant`: larger than the noise.
+    """
+
+    unit: str
+    sparsity: float
+    best: str
+    runner_up: str
+    difference: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+    samples: int | None
+    significant: bool | None
+
+
+class BestOfUnit(BaseModel):
+    """`best`: the criterion with the smallest mean drop over the levels where all are known.
+
+    `significant`: ahead of the second best by more than the noise at one level at least, and
+    nowhere behind by more. `drops`: the mean drop of each.
+    """
+
+    unit: str
+    best: str
+    significant: bool
+    drops: dict[str, float]
+    levels: int
+
+
+class Comparison(BaseModel):
+    items: list[Compared]
+    units: list[BestOfUnit]
+
+
+class Knee(BaseModel):
+    """The largest measured sparsity up to which every drop is within the tolerated one."""
+
+    sparsity: float
+    drop: float
+    low: float
+    high: float
 
 
 class Curve(BaseModel):
+    """`fit`: `[[sparsity, drop], …]`, the rising curve that fits the points best.
+
+    `remark`: why there is no curve.
+    """
+
     unit: str
     criterion: str
     points: list[Point]
+    knee: Knee | None
+    fit: list[list[float]]
+    remark: str | None
+
+
+class Cells(BaseModel):
+    """`total` in the grid and its refinement; `known` before the analysis was asked for; `done`
+    have a point; `settled` are known as well as asked for."""
+
+    total: int
+    known: int
+    done: int
+    settled: int
+
+
+class Remark(BaseModel):
+    unit: str
+    criterion: str
+    reason: str
+
+
+class SharperGoal(BaseModel):
+    units: list[str] | None
+    sparsities: list[float] | None
+    half_width: float | None
+    exact: bool
+
+
+class Criterion(BaseModel):
+    """`needs`: `nothing`, `inputs` (samples of train), `gradients` (with labels), `unknown`."""
+
+    name: str
+    title: str
+    description: str
+    source: str
+    needs: str
+    rewrites: bool
+
+
+class CriterionList(BaseModel):
+    items: list[Criterion]
 
 
 class AnalysisSummary(Judged):
@@ -176,6 +320,8 @@ class AnalysisSummary(Judged):
     error: Error | None
     job_id: int
     progress: Progress
+    paused: bool
+    priority: Priority
     baseline: Accuracy | None
     created_at: str
 
@@ -187,7 +333,10 @@ class Analysis(AnalysisSummary):
     evaluation: dict[str, Any]
     recalibrate_batch_norm: bool
     seed: int
+    goals: list[SharperGoal]
     known: int
+    cells: Cells
+    remarks: list[Remark]
     event_id: int
     units: list[Unit]
     curves: list[Curve]
@@ -288,6 +437,8 @@ class Job(BaseModel):
     analysis_id: int | None
     label: str
     cancel_requested: bool
+    paused: bool
+    priority: Priority
     created_at: str
     started_at: str | None
     finished_at: str | None

@@ -21,6 +21,7 @@ from app.web.lifespan import lifespan
 from app.web.reading.analyses import ThinCurves
 from app.web.routes import (
     analyses,
+    criteria,
     datasets,
     experiments,
     health,
@@ -57,7 +58,7 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
     app.state.services = services
     problem_page = pages.problem_page(services.pages)
     problems.install(app, problem_page)
-    for noun in (models, datasets, analyses, plans, experiments, jobs):
+    for noun in (models, datasets, analyses, plans, experiments, jobs, criteria):
         app.include_router(noun.router, prefix="/api")
     for module in (health, sign_in, docs, pages):
         app.include_router(module.router)

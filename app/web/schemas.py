@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 MAX_LEVELS = 200
 MAX_UNITS = 100_000
+MAX_REFINE = 20
 MAX_NAME = 200
 MAX_SEED = 2**31 - 1
 
@@ -22,11 +23,31 @@ class Body(BaseModel):
 
 
 class EvaluationBody(Body):
-    """`exact` runs every sample of the tune split; `adaptive` stops early."""
+    """How much of the tune split each point is measured on. Everything has a default.
 
-    mode: Literal["exact", "adaptive"] = "exact"
-    half_width: Annotated[float, Field(gt=0, lt=1)] | None = None
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] | None = None
+    `adaptive`: until the drop's interval is narrow enough. `exact`: every sample. `knee`: only what
+    tells the largest sparsity of each unit whose drop stays within `tolerance`.
+    """
+
+    mode: Literal["adaptive", "exact", "knee"] | None = Field(None, description="adaptive.")
+    half_width: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="How narrow is enough: to each side of the drop; 0.01."
+    )
+    relative: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        None, description="Or this share of the drop, whichever is more; 0.1."
+    )
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] | None = Field(None, description="0.95.")
+    tolerance: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        None, description="The drop that is tolerated: where knees are; 0.01."
+    )
+    method: Literal["looks", "sequence"] | None = Field(
+        None,
+        description="`looks` splits the error over looks; `sequence` is valid whatever happens.",
+    )
+    precision: Literal["float32", "bfloat16"] | None = Field(None, description="float32.")
+    refine: Annotated[int, Field(ge=0, le=MAX_REFINE)] | None = Field(
+        None, description="Further levels of each unit, where the tolerated drop is; 0."
+    )
 
 
 class AnalysisBody(Body):
@@ -45,6 +66,24 @@ class AnalysisBody(Body):
     evaluation: EvaluationBody = EvaluationBody()
     recalibrate_batch_norm: bool = False
     seed: Seed = 0
+    priority: Literal["low", "normal", "high"] = "normal"
+
+
+class SharpenBody(Body):
+    """What of an analysis is to become sharper, and how sharp: `half_width`, or `exact`."""
+
+    units: Annotated[list[UnitName], Field(min_length=1, max_length=MAX_UNITS)] | None = Field(
+        None, description="Ids of units; by default all of the analysis."
+    )
+    sparsities: Annotated[list[Fraction], Field(min_length=2, max_length=2)] | None = Field(
+        None, description="[lowest, highest]; by default all."
+    )
+    half_width: Annotated[float, Field(gt=0, lt=1)] | None = None
+    exact: bool = False
+
+
+class PriorityBody(Body):
+    priority: Literal["low", "normal", "high"]
 
 
 class PlanBody(Body):

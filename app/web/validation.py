@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 
+from app.criteria import known_criteria
+from app.domain.criteria import Needs
 from app.domain.errors import Conflict, InvalidInput
+from app.domain.goals import Goals
 from app.domain.levels import DEFAULT_SPARSITIES, to_level, to_levels, to_sparsity
 from app.domain.words import SplitName, Status
+from app.store.points import levels_of
 from app.store.tables import Analysis, Dataset, Model
-from app.web.schemas import AnalysisBody, ExperimentBody, PlanBody
+from app.web.schemas import AnalysisBody, ExperimentBody, PlanBody, SharpenBody
+from app.web.views.analyses import analysed_units
 from app.web.views.common import JSON
 
-CRITERIA = ("magnitude",)
+_WITH_TRAIN = "upload the data set with x_train and y_train, or with x and y alone."
+
 DEFAULT_BATCH_SIZE = 64
 NAMED = 5
 
@@ -29,25 +35,80 @@ def check_available(body: AnalysisBody) -> None:
             "Whole channels can't be analysed yet.",
             "Use granularity weight, which is also the default.",
         )
-    if body.evaluation.mode != "exact":
-        raise refuse(
-            "evaluation.mode",
-            "Adaptive evaluation is not available yet.",
-            "Use mode exact, which measures every sample and is also the default.",
-        )
-    if body.recalibrate_batch_norm:
-        raise refuse(
-            "recalibrate_batch_norm",
-            "Batch norm can't be recalibrated yet.",
-            "Leave recalibrate_batch_norm out, or send false.",
-        )
-    unknown = [name for name in body.criteria if name not in CRITERIA]
+    known = known_criteria()
+    unknown = [name for name in body.criteria if name not in known]
     if unknown:
         raise refuse(
             "criteria",
             f"There is no criterion {quoted(unknown)}.",
-            f"Known are: {', '.join(CRITERIA)}.",
+            f"Known are: {', '.join(known)}.",
         )
+
+
+def check_data(body: AnalysisBody, dataset: Dataset) -> None:
+    """Raises InvalidInput for what needs training samples, where the data set has none.
+
+    As long as some criterion can do without, the analysis runs: the worker remarks on the others.
+    """
+    if (dataset.splits or {}).get(SplitName.TRAIN):
+        return
+    if body.recalibrate_batch_norm:
+        raise refuse(
+            "recalibrate_batch_norm",
+            "Batch norm is recalibrated on the train split, and the data set has none.",
+            f"Leave recalibrate_batch_norm out, or {_WITH_TRAIN}",
+        )
+    known = known_criteria()
+    if all(known[name].needs.data and known[name].needs != Needs.UNKNOWN for name in body.criteria):
+        raise refuse(
+            "criteria",
+            f"The criterion {quoted(body.criteria)} needs samples of the train split, and the data "
+            "set has none.",
+            f"Choose one that the weights are enough for, such as magnitude, or {_WITH_TRAIN}",
+        )
+
+
+def sharpening_of(
+    body: SharpenBody, analysis: Analysis, goals: Goals, units: Sequence[JSON]
+) -> JSON:
+    """The goal as it is stored. Raises InvalidInput, and Conflict where nothing can be sharper."""
+    if body.exact == (body.half_width is not None):
+        raise refuse(
+            "half_width",
+            "Say either how narrow intervals are to become, or that points are to be exact.",
+            "Send half_width, such as 0.005, or exact: true.",
+        )
+    lowest, highest = body.sparsities or (0.0, 1.0)
+    if lowest > highest:
+        raise refuse("sparsities", "The lowest sparsity is above the highest.", "Swap the two.")
+    if body.units is not None:
+        check_units(body.units, units, "units")
+        analysed = set(analysed_units(analysis, units))
+        beside = [name for name in body.units if name not in analysed]
+        if beside:
+            raise refuse(
+                "units",
+                f"The analysis has no curve of the unit {quoted(beside)}.",
+                suggestion(beside[0], sorted(analysed)),
+            )
+    bounds = to_level(lowest), to_level(highest)
+    if not any(bounds[0] <= level <= bounds[1] for level in levels_of(analysis)):
+        raise refuse(
+            "sparsities",
+            f"The analysis has no points from {lowest:g} to {highest:g}.",
+            "Choose a wider range.",
+        )
+    if goals.base.whole:
+        raise Conflict(
+            f"All points of analysis {analysis.id} are measured on every sample already.",
+            "They can't become sharper on this data set.",
+        )
+    return {
+        "units": None if body.units is None else list(dict.fromkeys(body.units)),
+        "sparsities": None if body.sparsities is None else [lowest, highest],
+        "half_width": body.half_width,
+        "exact": body.exact,
+    }
 
 
 def grid_of(body: AnalysisBody) -> tuple[int, ...]:

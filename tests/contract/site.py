@@ -21,7 +21,7 @@ import uvicorn
 from app.domain.statistics import wilson
 from app.domain.words import Status
 from app.settings import Settings
-from app.store import events, points, queue, workers
+from app.store import events, known, points, queue, workers
 from app.store.queue import Lease
 from app.store.store import Store
 from app.store.tables import Analysis, Baseline, Dataset, Measurement, Model, Plan, Point
@@ -220,6 +220,14 @@ def correct_at(unit_id: str, level: int) -> int:
     return 950 - round(slope * (level / 1e6) ** 2)
 
 
+def context_of(site: Site, lease: Lease) -> str:
+    """The key of what the analysis measures, as the server made it."""
+    with site.store.read() as session:
+        context = session.get_one(Analysis, lease.payload["analysis_id"]).context
+    assert context is not None
+    return context
+
+
 def write_baseline(site: Site, lease: Lease, context: str) -> None:
     interval = wilson(950, SAMPLES)
     with queue.fenced(site.store, lease) as session:
@@ -250,15 +258,25 @@ def write_points(
                 high=interval.high, flips=40 + level // 10_000, lost=950 - correct + 3, gained=3,
             )
         )  # fmt: skip
+    publish_points(site, lease, rows)
+
+
+def publish_points(site: Site, lease: Lease, rows: Sequence[Point]) -> None:
+    """Store points, and tell the analysis's topic of them, in one transaction."""
     with queue.fenced(site.store, lease) as session:
         points.add(session, rows)
-        data = {"points": [points.as_json(row) for row in rows]}
-        events.publish(session, lease.topic, "points", data)
+        analysis = session.get_one(Analysis, lease.payload["analysis_id"])
+        dataset = session.get_one(Dataset, analysis.dataset_id)
+        baseline = session.get(Baseline, analysis.context)
+        reader = known.reader_of(analysis, dataset, baseline)
+        told = [reader.told(reader.fresh(points.facts_of(row))) for row in rows]
+        events.publish(session, lease.topic, "points", {"points": told})
 
 
-def finish_analysis(site: Site, context: str = "context-1") -> int:
+def finish_analysis(site: Site, context: str | None = None) -> int:
     """Do the waiting analysis; returns its id."""
     lease = take_job(site, "analyse")
+    context = context or context_of(site, lease)
     analysis_id = lease.payload["analysis_id"]
     write_baseline(site, lease, context)
     with site.store.read() as session:

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from app.store import queue
-from app.store.tables import Analysis
 from tests.contract.site import (
     SAMPLES,
     Site,
@@ -36,12 +35,18 @@ def test_only_the_two_ids_are_required(site: Site):
     made = start_analysis(site)
     assert made["status"] == "queued"
     assert made["error"] is None
-    assert made["progress"] == {"done": 0, "total": 0, "eta": None}
+    assert made["progress"] == {"done": 0, "total": 0, "eta": None, "samples": 0}
     assert made["baseline"] is None
     assert made["granularity"] == "weight"
     assert made["criteria"] == ["magnitude"]
     assert made["sparsities"] == [round(0.05 * i, 2) for i in range(1, 20)]
-    assert made["evaluation"] == {"mode": "exact"}
+    assert made["evaluation"] == {
+        "mode": "adaptive", "half_width": 0.01, "relative": 0.1, "confidence": 0.95,
+        "tolerance": 0.01, "method": "looks", "precision": "float32", "refine": 0,
+    }  # fmt: skip
+    assert made["cells"] == {"total": 3 * 19, "known": 0, "done": 0, "settled": 0}
+    assert (made["goals"], made["remarks"]) == ([], [])
+    assert (made["priority"], made["paused"]) == ("normal", False)
     assert made["seed"] == 0
     assert made["model_name"] == "net.pt2"
     assert made["dataset_name"] == "digits.npz"
@@ -69,7 +74,8 @@ def test_points_appear_as_they_are_measured(site: Site):
     now = site.http.get(f"/api/analyses/{made['id']}").json()
     assert now["baseline"]["accuracy"] == 0.95
     assert now["baseline"]["low"] < 0.95 < now["baseline"]["high"]
-    assert now["progress"] == {"done": 2, "total": 9, "eta": 4.5}
+    assert now["progress"] == {"done": 2, "total": 9, "eta": 4.5, "samples": 0}
+    assert now["cells"] == {"total": 9, "known": 0, "done": 2, "settled": 2}
     curves = {curve["unit"]: curve["points"] for curve in now["curves"]}
     assert curves["hidden.weight"] == []
     (point,) = curves["head.weight"]
@@ -91,12 +97,11 @@ def test_a_second_analysis_shows_only_its_own_grid_and_counts_what_was_known(sit
     first = start_analysis(site, sparsities=[0.2, 0.4, 0.6])
     finish_analysis(site)
     ids = {"model_id": first["model_id"], "dataset_id": first["dataset_id"]}
-    time.sleep(0.002)
     second = start_analysis(site, sparsities=[0.4, 0.8], units=["head.weight"], **ids)
-    with site.store.write() as session:
-        session.get_one(Analysis, second["id"]).context = "context-1"
     shown = site.http.get(f"/api/analyses/{second['id']}").json()
     assert shown["known"] == 1
+    assert shown["cells"] == {"total": 2, "known": 1, "done": 1, "settled": 1}
+    assert second["curves"] == shown["curves"], "it is there before any worker has looked"
     (curve,) = shown["curves"]
     assert curve["unit"] == "head.weight"
     assert [point["sparsity"] for point in curve["points"]] == [0.4]
@@ -108,10 +113,20 @@ def test_a_second_analysis_shows_only_its_own_grid_and_counts_what_was_known(sit
     [
         ({"granularity": "channel"}, "granularity", "weight"),
         ({"granularity": "row"}, "granularity", "'weight' or 'channel'"),
-        ({"criteria": ["taylor"]}, "criteria", "magnitude"),
+        ({"criteria": ["luck"]}, "criteria", "magnitude"),
         ({"criteria": []}, "criteria", "at least 1"),
-        ({"evaluation": {"mode": "adaptive", "half_width": 0.01}}, "evaluation.mode", "exact"),
-        ({"recalibrate_batch_norm": True}, "recalibrate_batch_norm", "yet"),
+        ({"evaluation": {"mode": "guess"}}, "evaluation.mode", "'adaptive', 'exact' or 'knee'"),
+        ({"evaluation": {"half_width": 0}}, "evaluation.half_width", "more than 0"),
+        ({"evaluation": {"half_width": 1}}, "evaluation.half_width", "less than 1"),
+        ({"evaluation": {"relative": -0.1}}, "evaluation.relative", "at least 0"),
+        ({"evaluation": {"confidence": 0.5}}, "evaluation.confidence", "more than 0.5"),
+        ({"evaluation": {"tolerance": 2}}, "evaluation.tolerance", "at most 1"),
+        ({"evaluation": {"method": "luck"}}, "evaluation.method", "'looks' or 'sequence'"),
+        ({"evaluation": {"precision": "int8"}}, "evaluation.precision", "'bfloat16'"),
+        ({"evaluation": {"refine": 21}}, "evaluation.refine", "at most 20"),
+        ({"evaluation": {"patience": 3}}, "evaluation.patience", "no such field"),
+        ({"recalibrate_batch_norm": 1}, "recalibrate_batch_norm", "true or false"),
+        ({"priority": "urgent"}, "priority", "'low', 'normal' or 'high'"),
         ({"sparsities": [0.5, 1.5]}, "sparsities.1", "at most 1"),
         ({"sparsities": [-0.1]}, "sparsities.0", "at least 0"),
         ({"sparsities": ["0.5"]}, "sparsities.0", "a number"),
@@ -182,17 +197,20 @@ def test_the_csv_has_one_row_a_point(site: Site):
     )
     rows = list(csv.DictReader(io.StringIO(answer.text)))
     assert list(rows[0]) == [
-        "unit", "criterion", "sparsity", "achieved", "accuracy", "low", "high", "loss", "samples",
-        "flips", "lost", "gained",
-        "top5", "top5_low", "top5_high", "macro_f1", "macro_f1_low", "macro_f1_high",
-        "auroc", "auroc_low", "auroc_high",
+        "parameter", "sparsity", "top1", "top5", "loss", "criterion", "achieved", "samples", "of",
+        "low", "high", "drop", "drop_low", "drop_high", "kl", "flips", "lost", "gained",
+        "unit", "accuracy",
+        "top5_low", "top5_high", "macro_f1", "macro_f1_low", "macro_f1_high",
+        "auroc", "auroc_low", "auroc_high", "remark",
     ]  # fmt: skip
     assert [row["unit"] for row in rows] == ["'=cmd()|a,b"] * 2 + ['quo"te'] * 2
     shown = site.http.get(f"/api/analyses/{made['id']}").json()
     points = [point for curve in shown["curves"] for point in curve["points"]]
     for row, point in zip(rows, points, strict=True):
-        for column in list(row)[2:12]:
-            assert float(row[column]) == point[column]
+        for column in ("sparsity", "loss", "achieved", "samples", "of", "low", "high", "drop",
+                       "drop_low", "drop_high", "flips", "lost", "gained", "accuracy"):  # fmt: skip
+            assert float(row[column]) == point[column], column
+        assert (row["parameter"], row["top1"], row["kl"]) == (row["unit"], row["accuracy"], "")
 
 
 def test_lists_can_be_narrowed(site: Site):

@@ -54,5 +54,8 @@ class FakeWalls:
         value = self.scripts[recipe](dict(arguments), dict(files), folder.path, tell)
         return Result(value, folder)
 
+    def twin(self) -> FakeWalls:
+        return self
+
     def close(self) -> None:
         pass

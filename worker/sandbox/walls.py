@@ -174,6 +174,15 @@ class Walls:
                     ) from None
         raise AssertionError
 
+    def twin(self) -> Walls:
+        """More walls of the same kind, for a child beside this one's, with a zygote of their own."""
+        return Walls(
+            self._arena.parent,
+            threads=self._threads,
+            isolation=self.isolation,
+            recipes=self._recipes,
+        )
+
     def warm_up(self, should_stop: Callable[[], bool] = lambda: False) -> None:
         """Wait until the zygote is ready. Raises Stopped or ChildFailed."""
         with self._lock:

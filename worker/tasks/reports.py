@@ -7,11 +7,12 @@ that breaks a rule ends its job with nothing stored. What is said of uploads is 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from app.domain.adaptive import STRATA, Strata
 from app.domain.errors import ChildMalformed
 from app.domain.metrics import METRICS, Kind
 
@@ -21,6 +22,8 @@ MAX_NAMES = 1_000_000
 MAX_JSON_VALUES = 100_000
 MAX_JSON_TEXT = 4096
 MAX_JSON_DEPTH = 8
+MAX_CLASSES = 1000
+MAX_PACKED = 60_000_000
 TOLERANCE = 1e-9
 
 Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
@@ -51,10 +54,11 @@ class Report(BaseModel):
 
 
 class Progress(Report):
-    """`fraction` of the work is done, `seconds` are left."""
+    """`fraction` of the work is done, `seconds` are left, `samples` were evaluated."""
 
     fraction: Share
     seconds: NotNegative | None
+    samples: Count = 0
 
 
 class Figure(Report):
@@ -127,6 +131,24 @@ class Figures(Report):
             changed = (dense.correct or 0) - self.lost + self.gained
             require(self.correct == changed, "lost and gained that don't add up")
 
+    def check_part(self, size: int, kind: Kind) -> None:
+        """Raises ChildMalformed unless these can be counts of a part of a split of `size` samples.
+
+        What they say beside counts is computed from sums, and not looked at.
+        """
+        require(0 < self.samples < size, f"{self.samples} samples as a part of {size}")
+        require(self.kind == kind, f"figures of {self.kind}, not of {kind}")
+        require((self.correct is None) == (kind == Kind.REGRESSION), "answers left out")
+        if self.correct is None or self.flips is None or self.lost is None or self.gained is None:
+            require(kind == Kind.REGRESSION, "half a comparison")
+            return
+        require(self.lost + self.gained <= self.flips, "flips that can't be")
+        require(self.gained <= self.correct, "more gained than right")
+        if kind == Kind.SINGLE_LABEL:
+            require(self.flips <= self.samples, "more flips than samples")
+            require(self.correct <= self.samples, "more right than there are")
+            require(self.lost <= self.samples - self.correct, "more lost than wrong")
+
     def columns(self) -> dict[str, Any]:
         """The columns that Baseline, Point and Measurement have in common."""
         return {
@@ -146,15 +168,117 @@ class Figures(Report):
         return {name: figure.model_dump() for name, figure in self.metrics.items()}
 
 
+PerStratum = Annotated[list[Number | None], Field(min_length=STRATA, max_length=STRATA)]
+Packed = Annotated[str, StringConstraints(max_length=MAX_PACKED)]
+"""Bytes in base64."""
+
+
+class StrataSaid(Report):
+    """As `app.domain.adaptive.Strata`."""
+
+    sizes: Annotated[list[Count], Field(min_length=STRATA, max_length=STRATA)]
+    scale: NotNegative
+    score: Literal["answers", "loss"]
+    loss_scale: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+    def check(self, samples: int) -> None:
+        require(sum(self.sizes) == samples, "strata of another split")
+
+
+class SumsSaid(Report):
+    """As `app.domain.adaptive.Sums`."""
+
+    n: Annotated[list[NotNegative], Field(min_length=STRATA, max_length=STRATA)]
+    d: PerStratum
+    d2: PerStratum
+    l: PerStratum  # noqa: E741
+    l2: PerStratum
+    k: PerStratum
+    k2: PerStratum
+    lost: Count
+    gained: Count
+
+    def check(self, strata: Strata, figures: Figures) -> None:
+        """Raises ChildMalformed unless they can be sums of the samples that `figures` are of."""
+        require(all(n.is_integer() for n in self.n), "half a sample")
+        within = zip(self.n, strata.sizes, strict=True)
+        require(all(n <= size for n, size in within), "more samples than in the stratum")
+        require(sum(self.n) == figures.samples, "sums of other samples")
+        for totals, squares in ((self.d, self.d2), (self.l, self.l2), (self.k, self.k2)):
+            require(_possible(self.n, totals, squares), "sums that can't be")
+        if figures.lost is None or figures.gained is None:
+            return
+        require((self.lost, self.gained) == (figures.lost, figures.gained), "two counts of flips")
+        if None not in self.d:
+            total = sum(value for value in self.d if value is not None)
+            expected = strata.scale * (self.lost - self.gained)
+            require(math.isclose(total, expected, rel_tol=1e-6, abs_tol=1e-6), "drops of no flips")
+
+
+def _possible(
+    counts: Sequence[float], totals: Sequence[float | None], squares: Sequence[float | None]
+) -> bool:
+    """Whether there are numbers with these sums and sums of squares (Cauchy and Schwarz)."""
+    for count, total, square in zip(counts, totals, squares, strict=True):
+        if total is None or square is None:
+            continue
+        if square < 0 or total * total > count * square * (1 + 1e-6) + 1e-9:
+            return False
+    return True
+
+
+class ByClassSaid(Report):
+    """Samples (or positions) of each class, and how many of them are right."""
+
+    seen: Annotated[list[Count], Field(max_length=MAX_CLASSES)]
+    right: Annotated[list[Count], Field(max_length=MAX_CLASSES)]
+
+
+class BaselineSaid(Figures):
+    """The dense network: its figures, how the split is stratified, its answers along the stream."""
+
+    of: Count | None = None
+    strata: StrataSaid | None = None
+    outcome: Packed | None = None
+    by_class: ByClassSaid | None = None
+
+
+class PointFigures(Figures):
+    """Of the samples seen; `of`: those of the split."""
+
+    of: Count | None = None
+
+
 class PointSaid(Report):
+    """One cell as it is known by now; `outcome`, `by_class` and `state` once it is settled."""
+
     unit: Name
     criterion: Word
     level: Count
-    figures: Figures
+    figures: PointFigures
+    removed: Count | None = None
+    sums: SumsSaid | None = None
+    settled: bool | None = None
+    outcome: Packed | None = None
+    by_class: ByClassSaid | None = None
+    state: Packed | None = None
+    remark: Sentence | None = None
 
 
 class PointsSaid(Report):
     points: Annotated[list[PointSaid], Field(max_length=100_000)]
+
+
+class RemarkSaid(Report):
+    """Why a unit has no curve by a criterion."""
+
+    unit: Name
+    criterion: Word
+    reason: Sentence
+
+
+class RemarksSaid(Report):
+    units: Annotated[list[RemarkSaid], Field(max_length=MAX_NAMES)]
 
 
 class Measured(Report):

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from threading import Lock
 from typing import Any
 
-from sqlalchemy import Row, Select, func, select
+from sqlalchemy import Row, Select, select
 from sqlalchemy.orm import Session
 
 from app.domain.errors import NotFound
 from app.domain.metrics import Kind, primary
+from app.domain.point_facts import FACTS, PointFacts, PointReader
 from app.store.events import analysis_topic
+from app.store.known import reader_of
+from app.store.points import extra_cells, levels_of
 from app.store.tables import (
     Analysis,
     Baseline,
@@ -27,11 +31,9 @@ from app.store.tables import (
 )
 from app.web.paging import Paging, fetch
 from app.web.views.analyses import (
-    PointFacts,
     analysed_units,
     analysis_summary,
     analysis_view,
-    curves_view,
     predicted_view,
     thin_curves,
 )
@@ -57,6 +59,10 @@ class Found:
     @property
     def kind(self) -> Kind:
         return kind_of(self.baseline, self.dataset)
+
+    @cached_property
+    def reader(self) -> PointReader:
+        return reader_of(self.row, self.dataset, self.baseline)
 
     @property
     def summary(self) -> JSON:
@@ -86,45 +92,56 @@ def find(session: Session, analysis_id: int) -> Found:
 
 def points_of(
     session: Session,
-    analysis: Analysis,
+    found: Found,
     *,
     units: Sequence[str] | None = None,
     levels: Sequence[int] | None = None,
 ) -> list[PointFacts]:
-    """The analysis's points by unit and rising level, whoever measured them. Few `units` only."""
-    if analysis.context is None:
+    """The analysis's points by unit and rising level, whoever measured them. Few `units` only.
+
+    They come fresh: with drops, and with intervals as the analysis asks for them.
+    """
+    row, reader = found.row, found.reader
+    if row.context is None:
         return []
+    extra, grid = extra_cells(row), set(row.levels)
     statement = (
-        select(
-            Point.unit, Point.criterion, Point.level, Point.size, Point.removed, Point.samples,
-            Point.accuracy, Point.loss, Point.low, Point.high, Point.flips, Point.lost,
-            Point.gained, Point.metrics,
-        )
+        select(*(getattr(Point, name) for name in FACTS))
         .where(
-            Point.context == analysis.context,
-            Point.criterion.in_(analysis.criteria),
-            Point.level.in_(analysis.levels if levels is None else levels),
+            Point.context == row.context,
+            Point.criterion.in_(row.criteria),
+            Point.level.in_(levels_of(row) if levels is None else levels),
         )
         .order_by(Point.unit, Point.criterion, Point.level)
-    )  # fmt: skip
+    )
     if units is not None:
         statement = statement.where(Point.unit.in_(units))
-    return [PointFacts(*row) for row in session.execute(statement)]
+    listed = [PointFacts(*each) for each in session.execute(statement)]
+    if extra:
+        listed = [
+            each
+            for each in listed
+            if each.level in grid or (each.unit, each.criterion, each.level) in extra
+        ]
+    if any(map(reader.stale, listed)):
+        listed = _with_sums(session, row.context, listed, reader)
+    return [reader.fresh(each) for each in listed]
 
 
-def known_count(session: Session, analysis: Analysis) -> int:
-    """How many of its points were measured before it was asked for."""
-    if analysis.context is None:
-        return 0
-    statement = select(func.count()).where(
-        Point.context == analysis.context,
-        Point.criterion.in_(analysis.criteria),
-        Point.level.in_(analysis.levels),
-        Point.created_at < analysis.created_at,
+def _with_sums(
+    session: Session, context: str, listed: Sequence[PointFacts], reader: PointReader
+) -> list[PointFacts]:
+    """The same, and what the stale ones are computed from."""
+    statement = select(Point.unit, Point.criterion, Point.level, Point.sums).where(
+        Point.context == context, Point.sums.is_not(None)
     )
-    if analysis.units is not None and len(analysis.units) <= 10_000:
-        statement = statement.where(Point.unit.in_(analysis.units))
-    return session.scalar(statement) or 0
+    sums = {tuple(each[:3]): each[3] for each in session.execute(statement)}
+    return [
+        each._replace(sums=sums.get((each.unit, each.criterion, each.level)))
+        if reader.stale(each)
+        else each
+        for each in listed
+    ]
 
 
 def view(session: Session, found: Found) -> JSON:
@@ -132,8 +149,8 @@ def view(session: Session, found: Found) -> JSON:
         found.summary,
         found.row,
         weight_units(found.model),
-        points_of(session, found.row),
-        known=known_count(session, found.row),
+        points_of(session, found),
+        found.reader,
         event_id=found.event_id,
     )
 
@@ -163,36 +180,36 @@ def list_with_curves(
     listed = []
     for analysis, model, dataset, job, baseline in rows:
         summary = analysis_summary(analysis, job, model, dataset, baseline)
-        kind = kind_of(baseline, dataset)
-        summary["curves"] = thin.get(session, analysis, model, kind, summary["status"] == "done")
+        found = Found(analysis, model, dataset, job, baseline, 0)
+        summary["curves"] = thin.get(session, found, summary["status"] == "done")
         summary["best_plan"] = plans.get(analysis.id)
         listed.append(summary)
     return listed
 
 
 class ThinCurves:
-    """Curves for small pictures. Those of a finished analysis never change, so they are kept."""
+    """Curves for small pictures. Those of a finished analysis are kept until it is sharpened."""
 
     def __init__(self, most: int = 256) -> None:
         self._most = most
-        self._kept: OrderedDict[int, dict[str, list[list[float]]]] = OrderedDict()
+        self._kept: OrderedDict[tuple[int, int], dict[str, list[list[float]]]] = OrderedDict()
         self._lock = Lock()
 
-    def get(
-        self, session: Session, analysis: Analysis, model: Model, kind: Kind, finished: bool
-    ) -> dict[str, list[list[float]]]:
+    def get(self, session: Session, found: Found, finished: bool) -> dict[str, list[list[float]]]:
         """`{unit: [[sparsity, value], …]}` in the primary metric."""
+        row = found.row
+        key = (row.id, len(row.goals or ()))
         with self._lock:
-            if analysis.id in self._kept:
-                return self._kept[analysis.id]
-        units = analysed_units(analysis, weight_units(model))[:THIN_UNITS]
-        step = max(1, -(-len(analysis.levels) // THIN_LEVELS))
-        levels = analysis.levels[::-1][::step]
-        points = points_of(session, analysis, units=units, levels=levels)
-        thin = thin_curves(curves_view(units, analysis.criteria[:1], points), primary(kind).name)
+            if key in self._kept:
+                return self._kept[key]
+        units = analysed_units(row, weight_units(found.model))[:THIN_UNITS]
+        step = max(1, -(-len(row.levels) // THIN_LEVELS))
+        levels = row.levels[::-1][::step]
+        points = points_of(session, found, units=units, levels=levels)
+        thin = thin_curves(points, units, row.criteria[0], primary(found.kind).name)
         if finished:
             with self._lock:
-                self._kept[analysis.id] = thin
+                self._kept[key] = thin
                 while len(self._kept) > self._most:
                     self._kept.popitem(last=False)
         return thin

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Query
 from starlette.responses import JSONResponse, Response
 
+from app.domain.words import Priority
 from app.store import analyses as store_analyses
 from app.store import datasets as store_datasets
 from app.store import models as store_models
 from app.store.events import analysis_topic
-from app.web.answers import Analysis, AnalysisList, answers
-from app.web.csv import CSV, curves_csv
+from app.web.answers import Analysis, AnalysisList, Comparison, PointDetail, answers
+from app.web.csv import CSV, analysis_csv
 from app.web.downloads import content_disposition, slug
 from app.web.paging import Asked
 from app.web.params import Cascade, ItemId, OptionalId
 from app.web.reading import analyses as reading
-from app.web.schemas import AnalysisBody
+from app.web.reading import comparisons, details
+from app.web.schemas import AnalysisBody, SharpenBody
 from app.web.services import Given
 from app.web.streaming import EVENTS, After, LastEventId, stream_topic
-from app.web.validation import check_available, check_units, grid_of, require_network, require_ready
+from app.web.validation import (
+    check_available,
+    check_data,
+    check_units,
+    grid_of,
+    require_network,
+    require_ready,
+    sharpening_of,
+)
 from app.web.views.models import weight_units
 
 router = APIRouter(prefix="/analyses", tags=["analyses"])
@@ -35,6 +47,7 @@ def start_analysis(body: AnalysisBody, given: Given) -> JSONResponse:
         require_ready(model, "Model", "model_id")
         require_ready(dataset, "Data set", "dataset_id")
         require_network(model)
+        check_data(body, dataset)
         units = None if body.units is None else list(dict.fromkeys(body.units))
         if units is not None:
             check_units(units, weight_units(model), "units")
@@ -46,9 +59,10 @@ def start_analysis(body: AnalysisBody, given: Given) -> JSONResponse:
             granularity=body.granularity,
             criteria=list(dict.fromkeys(body.criteria)),
             units=units,
-            evaluation={"mode": "exact"},
-            recalibrate_batch_norm=False,
+            evaluation=body.evaluation.model_dump(exclude_none=True),
+            recalibrate_batch_norm=body.recalibrate_batch_norm,
             seed=body.seed,
+            priority=Priority(body.priority),
         )
         created = reading.view(session, reading.find(session, row.id))
     location = {"Location": f"/api/analyses/{created['id']}"}
@@ -74,6 +88,45 @@ def get_analysis(item_id: ItemId, given: Given) -> JSONResponse:
         return JSONResponse(reading.view(session, reading.find(session, item_id)))
 
 
+@router.post("/{id}/sharpen", status_code=202, responses=answers(Analysis, 202, 404, 409, 422))
+def sharpen_analysis(item_id: ItemId, body: SharpenBody, given: Given) -> JSONResponse:
+    """Measure some points, or all, on more samples: until their intervals are narrow, or exactly.
+
+    What is known is kept; the analysis waits in the queue again, or goes on with more to do.
+    """
+    with given.store.write() as session:
+        found = reading.find(session, item_id)
+        goal = sharpening_of(body, found.row, found.reader.goals, weight_units(found.model))
+        store_analyses.sharpen(session, item_id, goal)
+        shown = reading.view(session, reading.find(session, item_id))
+    return JSONResponse(shown, status_code=202)
+
+
+@router.get("/{id}/point", responses=answers(PointDetail, 200, 404, 422))
+def get_point(
+    item_id: ItemId,
+    given: Given,
+    unit: Annotated[str, Query(min_length=1, max_length=1000)],
+    sparsity: Annotated[float, Query(ge=0, le=1)],
+    criterion: Annotated[str | None, Query(max_length=64)] = None,
+) -> JSONResponse:
+    """One point, with its right answers by class beside the intact network's."""
+    with given.store.read() as session:
+        found = reading.find(session, item_id)
+        return JSONResponse(details.point_view(session, found, unit, criterion, sparsity))
+
+
+@router.get("/{id}/comparison", responses=answers(Comparison, 200, 404))
+def compare_criteria(item_id: ItemId, given: Given) -> JSONResponse:
+    """Which criterion does best at each level of each unit, and whether by more than noise.
+
+    From the answers to the same samples: McNemar's test with mid-p.
+    """
+    with given.store.read() as session:
+        found = reading.find(session, item_id)
+        return JSONResponse(comparisons.view(session, found))
+
+
 @router.get("/{id}/events", response_class=Response, responses=EVENTS)
 def follow_analysis(
     item_id: ItemId, given: Given, last_event_id: LastEventId = None, after: After = None
@@ -89,10 +142,10 @@ def get_curves_csv(item_id: ItemId, given: Given) -> Response:
     """One row a point: what was asked and achieved, accuracy, counts, then the other metrics."""
     with given.store.read() as session:
         found = reading.find(session, item_id)
-        points = reading.points_of(session, found.row)
+        view = reading.view(session, found)
     name = f"{slug(found.model.name, 'model')}-analysis-{item_id}-curves.csv"
     return Response(
-        curves_csv(found.row, weight_units(found.model), points, found.kind),
+        analysis_csv(view),
         media_type="text/csv; charset=utf-8",
         headers={"Content-Disposition": content_disposition(name)},
     )

@@ -39,9 +39,15 @@ def create_plan(body: PlanBody, given: Given) -> JSONResponse:
                 f"Analysis {found.row.id} has not measured the intact network yet.",
                 "Try again as soon as it has a baseline.",
             )
-        points = analyses.points_of(session, found.row)
+        points = analyses.points_of(session, found)
     predicted = predict(
-        sparsities, criterion, points, found.baseline, found.kind, model_facts(found.model, units)
+        sparsities,
+        criterion,
+        points,
+        found.baseline,
+        found.kind,
+        model_facts(found.model, units),
+        found.reader.goals.confidence,
     )
     with given.store.write() as session:
         row = store_plans.create(

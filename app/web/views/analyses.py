@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+from app.domain.curve_json import curves_json
+from app.domain.goals import evaluation_of
 from app.domain.levels import to_sparsity
 from app.domain.metrics import METRICS, Kind, Metric, primary
+from app.domain.point_facts import PointFacts, PointReader
 from app.domain.prediction import (
     CurvePoint,
     UnitFacts,
@@ -15,49 +18,12 @@ from app.domain.prediction import (
     predict_metric,
     unpaired_point,
 )
+from app.domain.statistics import DEFAULT_CONFIDENCE
+from app.store.steering import priority_word
 from app.store.tables import Analysis, Baseline, Dataset, Job, Measurement, Model, Plan
 from app.web.numbers import finite
 from app.web.views.common import JSON, instant, job_status
 from app.web.views.metrics import estimates, judged_by, kind_of
-
-
-class PointFacts(NamedTuple):
-    """The columns of a point that the page needs, in the order in which they are read."""
-
-    unit: str
-    criterion: str
-    level: int
-    size: int
-    removed: int
-    samples: int
-    accuracy: float | None
-    loss: float | None
-    low: float | None
-    high: float | None
-    flips: int | None
-    lost: int | None
-    gained: int | None
-    metrics: dict[str, Any] | None = None
-
-    @property
-    def estimates(self) -> dict[str, JSON]:
-        return estimates(self.metrics, self.accuracy, self.low, self.high, self.loss)
-
-
-def point_view(point: PointFacts) -> JSON:
-    return {
-        "sparsity": to_sparsity(point.level),
-        "achieved": point.removed / point.size if point.size else 0.0,
-        "accuracy": point.accuracy,
-        "loss": finite(point.loss),
-        "low": point.low,
-        "high": point.high,
-        "samples": point.samples,
-        "flips": point.flips,
-        "lost": point.lost,
-        "gained": point.gained,
-        "metrics": point.estimates,
-    }
 
 
 def baseline_view(row: Baseline | None) -> JSON | None:
@@ -73,29 +39,11 @@ def baseline_view(row: Baseline | None) -> JSON | None:
     }
 
 
-def curves_view(
-    unit_ids: Sequence[str], criteria: Sequence[str], points: Iterable[PointFacts]
-) -> list[JSON]:
-    """One curve a unit and criterion, in network order, points by rising sparsity.
-
-    `points` have to come sorted by level; curves without a point yet are there, empty.
-    """
-    curves: dict[tuple[str, str], list[JSON]] = {
-        (unit, criterion): [] for unit in unit_ids for criterion in criteria
-    }
-    for point in points:
-        curve = curves.get((point.unit, point.criterion))
-        if curve is not None:
-            curve.append(point_view(point))
-    return [
-        {"unit": unit, "criterion": criterion, "points": found}
-        for (unit, criterion), found in curves.items()
-    ]
-
-
 def analysis_summary(
     row: Analysis, job: Job | None, model: Model, dataset: Dataset, baseline: Baseline | None
 ) -> JSON:
+    status = job_status(job)
+    status["progress"] = {"samples": 0} | status["progress"]
     return {
         "id": row.id,
         "model_id": row.model_id,
@@ -103,7 +51,9 @@ def analysis_summary(
         "model_name": model.name,
         "dataset_name": dataset.name,
         "job_id": row.job_id,
-        **job_status(job),
+        **status,
+        "paused": job is not None and job.paused,
+        "priority": "normal" if job is None else priority_word(job).value,
         **judged_by(kind_of(baseline, dataset)),
         "baseline": baseline_view(baseline),
         "created_at": instant(row.created_at),
@@ -124,44 +74,64 @@ def analysis_view(
     summary: JSON,
     row: Analysis,
     units: Sequence[JSON],
-    points: Iterable[PointFacts],
+    points: Sequence[PointFacts],
+    reader: PointReader,
     *,
-    known: int,
     event_id: int,
 ) -> JSON:
-    """GET /api/analyses/{id}."""
+    """GET /api/analyses/{id}. `points` are fresh, and of this analysis alone."""
+    analysed = analysed_units(row, units)
+    remarks = row.remarks or []
+    known = row.known or 0
+    refused = sum(each["unit"] in set(analysed) for each in remarks) * len(row.levels)
+    total = len(analysed) * len(row.criteria) * len(row.levels) - refused + len(row.extra or [])
+    curves = curves_json(analysed, row.criteria, points, reader, remarks)
+    shown = [point for curve in curves for point in curve["points"]]
     return summary | {
         "granularity": str(row.granularity),
         "criteria": row.criteria,
         "sparsities": [to_sparsity(level) for level in row.levels],
-        "evaluation": row.evaluation,
+        "evaluation": evaluation_of(row.evaluation),
+        "goals": row.goals or [],
         "recalibrate_batch_norm": row.recalibrate_batch_norm,
         "seed": row.seed,
         "known": known,
+        "cells": {
+            "total": total,
+            "known": known,
+            "done": len(shown),
+            "settled": sum(point["settled"] for point in shown),
+        },
+        "remarks": remarks,
         "event_id": event_id,
         "units": list(units),
-        "curves": curves_view(analysed_units(row, units), row.criteria, points),
+        "curves": curves,
     }
 
 
-def thin_curves(curves: Iterable[JSON], metric: str) -> dict[str, list[list[float]]]:
+def thin_curves(
+    points: Iterable[PointFacts], units: Sequence[str], criterion: str, metric: str
+) -> dict[str, list[list[float]]]:
     """`{unit: [[sparsity, value], …]}` of those that have points with this metric."""
-    thin: dict[str, list[list[float]]] = {}
-    for curve in curves:
-        for point in curve["points"]:
-            value = point["metrics"].get(metric, {}).get("value")
-            if value is not None:
-                thin.setdefault(curve["unit"], []).append([point["sparsity"], value])
-    return thin
+    found: dict[str, list[list[float]]] = {unit: [] for unit in units}
+    for point in points:
+        value = point.estimates.get(metric, {}).get("value")
+        if value is not None and point.criterion == criterion and point.unit in found:
+            found[point.unit].append([to_sparsity(point.level), value])
+    return {unit: line for unit, line in found.items() if line}
 
 
 def curve_points(
-    points: Iterable[PointFacts], metric: Metric, kind: Kind
+    points: Iterable[PointFacts],
+    metric: Metric,
+    kind: Kind,
+    confidence: float = DEFAULT_CONFIDENCE,
 ) -> dict[str, list[CurvePoint]]:
     """The curve of each unit in one metric; points without a value are left out.
 
     What was lost and gained is counted in answers; only where a sample has one answer are they
-    paired samples.
+    paired samples, and only over a whole split do they tell the deviation of the drop. Of an
+    estimate the deviation is that of its interval at `confidence`.
     """
     paired = metric.name == "accuracy" and kind == Kind.SINGLE_LABEL
     curves: dict[str, list[CurvePoint]] = {}
@@ -170,10 +140,16 @@ def curve_points(
         if known is None or known["value"] is None:
             continue
         sparsity = to_sparsity(point.level)
-        if paired and point.lost is not None and point.gained is not None:
+        if not paired:
+            entry = unpaired_point(sparsity, **known, confidence=confidence)
+        elif not point.whole and (drop := point.estimated_drop) is not None:
+            # The accuracy's own interval is cut at 0 and 1; the drop's is not.
+            value = known["value"]
+            entry = unpaired_point(sparsity, value, drop.low, drop.high, confidence)
+        elif point.lost is not None and point.gained is not None:
             entry = curve_point(sparsity, known["value"], point.lost, point.gained, point.samples)
         else:
-            entry = unpaired_point(sparsity, **known)
+            entry = unpaired_point(sparsity, **known, confidence=confidence)
         curves.setdefault(point.unit, []).append(entry)
     return curves
 
@@ -185,6 +161,7 @@ def predict(
     baseline: Baseline,
     kind: Kind,
     facts: Mapping[str, Any],
+    confidence: float = DEFAULT_CONFIDENCE,
 ) -> JSON:
     """`predicted` of a plan, from stored points. `points` sorted by level.
 
@@ -200,7 +177,7 @@ def predict(
         if start is None:
             continue
         value, low, high = predict_metric(
-            curve_points(chosen, metric, kind), start, sparsities, metric
+            curve_points(chosen, metric, kind, confidence), start, sparsities, metric
         )
         metrics[metric.name] = {"value": value, "low": low, "high": high}
     accuracy = metrics.get("accuracy", {})

@@ -34,11 +34,12 @@ def error_view(error: Mapping[str, Any] | None) -> JSON | None:
 def progress_view(progress: Mapping[str, Any] | None) -> JSON:
     if not progress:
         return dict(NO_PROGRESS)
+    counted = {"samples": progress["samples"]} if "samples" in progress else {}
     return {
         "done": progress.get("done", 0),
         "total": progress.get("total", 0),
         "eta": progress.get("eta"),
-    }
+    } | counted
 
 
 def job_status(job: Job | None) -> JSON:

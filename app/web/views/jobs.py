@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from app.store.steering import priority_word
 from app.store.tables import Job, Worker
 from app.web.views.common import JSON, error_view, instant, progress_view
 
@@ -26,6 +27,8 @@ def job_view(row: Job, label: str, analysis_id: int | None = None) -> JSON:
         "analysis_id": analysis_id,
         "label": label,
         "cancel_requested": bool(row.cancel_requested),
+        "paused": bool(row.paused),
+        "priority": priority_word(row).value,
         "created_at": instant(row.created_at),
         "started_at": instant(row.started_at),
         "finished_at": instant(row.finished_at),
