@@ -7,8 +7,9 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,6 +20,8 @@ from app.commandline import (
     parse_object,
     settings_from,
 )
+from app.domain.evaluation_checks import MAX_REFINE, faults_of
+from app.domain.goals import DEFAULT_EVALUATION, METHODS, MODES, PRECISIONS
 from app.domain.metrics import Task
 
 if TYPE_CHECKING:
@@ -104,16 +107,66 @@ def run(parent: int | None, siblings: int) -> None:
     run_worker(parent, siblings, once=False)
 
 
+def check_evaluation(asked: Mapping[str, Any]) -> None:
+    """Raises UsageError for numbers that make no sense, and for those that would do nothing."""
+    for name in ("half_width", "relative"):
+        if asked[name] is not None and asked["mode"] != "adaptive":
+            raise click.UsageError(f"--{name.replace('_', '-')} belongs to --evaluation adaptive.")
+    for name, said in faults_of(asked).items():
+        raise click.UsageError(f"--{name.replace('_', '-')}: {said}")
+
+
 @main.command()
 @click.argument("model", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("dataset", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True)
 @click.option("--granularity", type=click.Choice(["weight"]), default="weight", show_default=True)
-@click.option("--criteria", default="magnitude", show_default=True, help="Comma-separated.")
+@click.option(
+    "--criteria",
+    default="magnitude",
+    show_default=True,
+    help="Comma-separated: magnitude,wanda. A name that is not there is answered with the list.",
+)
 @click.option("--sparsities", help="Default: 0.05 to 0.95 in steps of 0.05.")
-@click.option("--evaluation", type=click.Choice(["exact"]), default="exact", show_default=True)
-@click.option("--half-width", type=float, help="For adaptive evaluation; not in this version.")
-@click.option("--confidence", type=float, default=0.95, show_default=True)
+@click.option(
+    "--evaluation",
+    type=click.Choice(MODES),
+    default=DEFAULT_EVALUATION["mode"],
+    show_default=True,
+    help="adaptive: samples until each drop is known well enough. exact: all samples. knee: only "
+    "the largest sparsity of each layer within the tolerance.",
+)
+@click.option("--half-width", type=float, help="Adaptive: how wide to each side; default 0.01.")
+@click.option(
+    "--relative", type=float, help="Adaptive: or this share of the drop, if more; default 0.1."
+)
+@click.option("--confidence", type=float, help="Of all intervals; default 0.95.")
+@click.option("--tolerance", type=float, help="The drop that is tolerated; default 0.01.")
+@click.option(
+    "--method",
+    type=click.Choice(METHODS),
+    default=DEFAULT_EVALUATION["method"],
+    show_default=True,
+    help="looks: the error split over looks. sequence: valid at all looks together.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default=DEFAULT_EVALUATION["precision"],
+    show_default=True,
+)
+@click.option(
+    "--refine",
+    type=click.IntRange(0, MAX_REFINE),
+    default=0,
+    show_default=True,
+    help="Further sparsities a layer, around the tolerated drop.",
+)
+@click.option(
+    "--recalibrate-batch-norm",
+    is_flag=True,
+    help="Re-estimate batch-norm statistics on the train split for every point.",
+)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option(
     "--task",
@@ -133,7 +186,13 @@ def analyse(
     sparsities: str | None,
     evaluation: str,
     half_width: float | None,
-    confidence: float,
+    relative: float | None,
+    confidence: float | None,
+    tolerance: float | None,
+    method: str,
+    precision: str,
+    refine: int,
+    recalibrate_batch_norm: bool,
     seed: int,
     task: str,
     options: str | None,
@@ -145,15 +204,22 @@ def analyse(
     Writes curves.csv, curves.json and a self-contained report.html into the folder.
 
     \b
-    Example:
+    Examples:
       prunescope analyse resnet20.pt2 cifar10.npz --out curves --sparsities 0.5,0.8,0.9
+      prunescope analyse resnet20.pt2 cifar10.npz --out curves --criteria magnitude,wanda \\
+        --half-width 0.005 --confidence 0.99 --recalibrate-batch-norm
     """
-    if half_width is not None:
-        raise click.UsageError(
-            "--half-width belongs to adaptive evaluation, which is not here yet."
-        )
-    if not 0 < confidence < 1:
-        raise click.UsageError("--confidence is a fraction between 0 and 1, for example 0.95.")
+    asked_of = {
+        "mode": evaluation,
+        "half_width": half_width,
+        "relative": relative,
+        "confidence": confidence,
+        "tolerance": tolerance,
+        "method": method,
+        "precision": precision,
+        "refine": refine,
+    }
+    check_evaluation(asked_of)
     from worker.analyse_files import Asked, analyse_files
 
     asked = Asked(
@@ -161,7 +227,9 @@ def analyse(
         dataset,
         criteria=[part.strip() for part in criteria.split(",") if part.strip()],
         sparsities=parse_numbers(sparsities),
-        confidence=confidence,
+        evaluation={name: value for name, value in asked_of.items() if value is not None},
+        recalibrate_batch_norm=recalibrate_batch_norm,
+        granularity=granularity,
         seed=seed,
         task=task,
         options=parse_object(options, "--options"),

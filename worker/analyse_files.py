@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,43 +12,40 @@ from typing import Any
 
 import click
 
+from app.criteria import known_criteria
+from app.domain.curve_json import curves_json, dense_json, judged_by
+from app.domain.curves_csv import curves_csv
 from app.domain.errors import InvalidInput
-from app.domain.levels import DEFAULT_SPARSITIES, removed_count, to_levels, to_sparsity
-from app.domain.metrics import METRICS, Kind, primary
-from app.domain.words import CRITERIA, SplitName
+from app.domain.goals import Goals, evaluation_of
+from app.domain.levels import DEFAULT_SPARSITIES, to_levels, to_sparsity
+from app.domain.metrics import Kind
+from app.domain.point_facts import PointFacts, PointReader
+from app.domain.words import SplitName
+from worker.progress_bar import ProgressBar, progress_bar
 from worker.report import write_report
 from worker.sandbox.walls import Limits, Walls, take_file
-from worker.tasks.curves import Cell, CurveReader, as_argument
+from worker.tasks.curves import BaselineFound, Cell, CurveReader, Measured, Wanted
 from worker.tasks.descriptions import ImportedDataset, ImportedModel
-from worker.tasks.reports import Figures
+from worker.tasks.reports import RemarkSaid
 from worker.tasks.uploads import IMPORT_SECONDS, PREPARED, disk_bytes, silence
 
-COLUMNS = (
-    "unit",
-    "criterion",
-    "sparsity",
-    "achieved",
-    "accuracy",
-    "low",
-    "high",
-    "loss",
-    "samples",
-    "flips",
-    "lost",
-    "gained",
-)
 DERIVED = "derived.pt2"
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What is to be analysed, and how its files are to be read."""
+    """What is to be analysed, and how its files are to be read.
+
+    `evaluation` as `app.domain.goals`, without what is to be as usual.
+    """
 
     model: Path
     dataset: Path
     criteria: Sequence[str]
     sparsities: Sequence[float] | None = None
-    confidence: float = 0.95
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
+    recalibrate_batch_norm: bool = False
+    granularity: str = "weight"
     seed: int = 0
     task: str = "classification"
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -68,11 +63,11 @@ def analyse_files(asked: Asked, out: Path) -> list[Path]:
     Returns the paths written. Raises InvalidFile, InputMismatch, InvalidInput or ChildFailed, and
     UsageError for a criterion that isn't there; nothing is written before everything is measured.
     """
-    unknown = [name for name in asked.criteria if name not in CRITERIA]
+    known = known_criteria()
+    unknown = [name for name in asked.criteria if name not in known]
     if unknown or not asked.criteria:
         raise click.UsageError(
-            f"There is no criterion {', '.join(unknown) or 'given'}."
-            f" Known: {', '.join(sorted(CRITERIA))}."
+            f"There is no criterion {', '.join(unknown) or 'given'}. Known: {', '.join(known)}."
         )
     require_writable(out)
     with TemporaryDirectory(prefix="prunescope-") as folder:
@@ -83,7 +78,9 @@ def analyse_files(asked: Asked, out: Path) -> list[Path]:
             walls.close()
     out.mkdir(parents=True, exist_ok=True)
     written = [out / "curves.csv", out / "curves.json", out / "report.html"]
-    write_csv(document, written[0])
+    rows = [(c["unit"], c["criterion"], point) for c in document["curves"] for point in c["points"]]
+    # As the server sends it: the line ends of RFC 4180 on every system.
+    written[0].write_text(curves_csv(Kind(document["task"]), rows), newline="")
     written[1].write_text(json.dumps(document, indent=1) + "\n")
     write_report(document, written[2])
     return written
@@ -105,8 +102,10 @@ def measured(asked: Asked, walls: Walls, folder: Path) -> dict[str, Any]:
     """The shape of `GET /api/analyses/{id}`, less what only a server knows."""
     click.echo(f"reading {asked.model.name} and {asked.dataset.name}", err=True)
     files = {"model": asked.model, "dataset": asked.dataset}
-    size = read_dataset(asked, walls, folder, files)
+    splits = read_dataset(asked, walls, folder, files)
     unit_sizes = read_model(asked, walls, folder, files)
+    samples = splits[SplitName.TUNE]
+    goals = Goals.of(asked.evaluation, samples=samples)
     levels = to_levels(asked.sparsities or DEFAULT_SPARSITIES)
     cells = [
         (unit, criterion, level)
@@ -114,28 +113,37 @@ def measured(asked: Asked, walls: Walls, folder: Path) -> dict[str, Any]:
         for criterion in asked.criteria
         for level in levels
     ]
+    refine = int(goals.evaluation["refine"])
+    wanted = Wanted(cells, unit_sizes, samples, goals, every=goals.mode != "knee", extra=refine)
     arguments = asked.reading | {
         "split": SplitName.TUNE,
         "seed": asked.seed,
-        "confidence": asked.confidence,
-        "cells": as_argument(cells),
+        "confidence": goals.confidence,
+        "tolerance": goals.tolerance,
+        "method": goals.method,
+        "precision": goals.evaluation["precision"],
+        "recalibrate": asked.recalibrate_batch_norm,
+        "strata": None,
+        "mode": goals.mode,
+        "refine": refine,
+        "threads": None,
+        "cells": [(unit, name, levels) for unit in unit_sizes for name in asked.criteria],
+        "goals": [goals.base.as_json()],
+        "goal_of": [[0] * len(levels)] * (len(unit_sizes) * len(asked.criteria)),
+        "known": [],
     }
-    label = f"{len(cells)} points"
-    with click.progressbar(length=1000, label=label, file=sys.stderr, width=30) as bar:
-
-        def advance(fraction: float) -> None:
-            bar.update(max(0, int(fraction * 1000) - bar.pos))
-
-        found = Collector(advance)
-        reader = CurveReader(cells, size, found)
+    with progress_bar(len(cells), f"{len(cells):,} points") as bar:
+        found = Collector(bar)
+        reader = CurveReader(wanted, found)
         with walls.run("analyse", arguments, files, on_message=reader.hear):
             reader.finish()
-        advance(1.0)
-    return as_document(asked, found, cells, unit_sizes)
+    return as_document(asked, found, goals, len(cells), unit_sizes)
 
 
-def read_dataset(asked: Asked, walls: Walls, folder: Path, files: dict[str, Path]) -> int:
-    """The samples of the tune split; adds what the data set was unpacked into to `files`."""
+def read_dataset(
+    asked: Asked, walls: Walls, folder: Path, files: dict[str, Path]
+) -> Mapping[str, int]:
+    """The samples of each split; adds what the data set was unpacked into to `files`."""
     limits = Limits(seconds=IMPORT_SECONDS)
     given = {"dataset": asked.dataset}
     with walls.run(
@@ -146,12 +154,17 @@ def read_dataset(asked: Asked, walls: Walls, folder: Path, files: dict[str, Path
         if info.prepared:
             files[PREPARED] = folder / PREPARED
             take_file(result.folder, PREPARED, files[PREPARED], disk_bytes(folder))
-    size = info.splits.get("tune")
-    if size is None:
+    splits: Mapping[str, int] = {str(name): size for name, size in info.splits.items()}
+    if SplitName.TUNE not in splits:
         raise InvalidInput(
             "The data set has no tune split.", "Add x_tune and y_tune, or give x and y alone."
         )
-    return size
+    if asked.recalibrate_batch_norm and SplitName.TRAIN not in splits:
+        raise InvalidInput(
+            "Batch norms are re-estimated from the split train, and the data set has none.",
+            "Add x_train and y_train, or leave --recalibrate-batch-norm out.",
+        )
+    return splits
 
 
 def read_model(asked: Asked, walls: Walls, folder: Path, files: dict[str, Path]) -> dict[str, int]:
@@ -177,84 +190,60 @@ def read_model(asked: Asked, walls: Walls, folder: Path, files: dict[str, Path])
 
 
 class Collector:
-    """Keeps everything; `advance` moves a progress bar to a fraction."""
+    """Keeps the latest that is known of each cell, and tells the progress bar."""
 
-    def __init__(self, advance: Callable[[float], None]) -> None:
-        self.advance = advance
-        self.dense: Figures | None = None
-        self.found: dict[Cell, Figures] = {}
+    def __init__(self, bar: ProgressBar) -> None:
+        self.bar = bar
+        self.dense: BaselineFound | None = None
+        self.known: dict[Cell, PointFacts] = {}
+        self.settled: set[Cell] = set()
+        self.said: list[RemarkSaid] = []
 
-    def baseline(self, figures: Figures) -> None:
-        self.dense = figures
+    def baseline(self, found: BaselineFound) -> None:
+        self.dense = found
 
-    def points(self, measured: list[tuple[Cell, Figures]]) -> None:
-        self.found.update(measured)
+    def points(self, measured: list[Measured]) -> None:
+        for each in measured:
+            self.known[each.cell] = each.facts
+            if each.settled:
+                self.settled.add(each.cell)
+        self.bar.count(len(self.known), len(self.settled))
 
-    def progress(self, fraction: float, seconds: float | None) -> None:
-        self.advance(fraction)
+    def remarks(self, said: list[RemarkSaid]) -> None:
+        self.said += said
+
+    def progress(self, fraction: float, seconds: float | None, samples: int) -> None:
+        self.bar.advance(fraction, seconds, samples)
 
 
 def as_document(
-    asked: Asked, found: Collector, cells: Sequence[Cell], unit_sizes: Mapping[str, int]
+    asked: Asked, found: Collector, goals: Goals, total: int, unit_sizes: Mapping[str, int]
 ) -> dict[str, Any]:
     assert found.dense is not None
-    curves: dict[tuple[str, str], dict[str, Any]] = {}
-    for cell in cells:
-        unit, criterion, level = cell
-        curve = curves.setdefault(
-            (unit, criterion), {"unit": unit, "criterion": criterion, "points": []}
-        )
-        size, sparsity = unit_sizes[unit], to_sparsity(level)
-        achieved = removed_count(sparsity, size) / size
-        curve["points"].append(
-            {"sparsity": sparsity, "achieved": achieved}
-            | shown(found.found[cell])
-            | found.found[cell].paired()
-        )
-    kind = found.dense.kind
+    dense, figures = found.dense.dense, found.dense.figures
+    reader = PointReader(goals, dense)
+    points = [reader.fresh(found.known[cell]) for cell in sorted(found.known, key=lambda c: c[2])]
+    remarks = [each.model_dump() for each in found.said]
     return {
         "model": asked.model.name,
         "dataset": asked.dataset.name,
         "split": SplitName.TUNE.value,
-        "granularity": "weight",
+        "granularity": asked.granularity,
+        "criteria": list(asked.criteria),
+        "sparsities": [to_sparsity(level) for level in sorted({c[2] for c in found.known})],
+        "evaluation": evaluation_of(asked.evaluation),
+        "recalibrate_batch_norm": asked.recalibrate_batch_norm,
         "seed": asked.seed,
-        "confidence": asked.confidence,
-        "task": kind.value,
-        "metric": primary(kind).name,
-        "metrics": [
-            {
-                "name": metric.name,
-                "label": metric.label,
-                "higher_is_better": metric.higher_is_better,
-                "fraction": metric.fraction,
-            }
-            for metric in METRICS[kind]
-        ],
-        "baseline": shown(found.dense),
-        "curves": list(curves.values()),
+        "confidence": goals.confidence,
+        **judged_by(dense.kind),
+        "cells": {
+            "total": total,
+            "known": 0,
+            "done": len(found.known),
+            "settled": len(found.settled),
+        },
+        "samples_evaluated": found.bar.samples,
+        "baseline": dense_json(dense, figures.low, figures.high),
+        "remarks": remarks,
+        "curves": curves_json(list(unit_sizes), asked.criteria, points, reader, remarks),
     }
-
-
-def shown(figures: Figures) -> dict[str, Any]:
-    columns = figures.columns()
-    del columns["correct"]
-    return columns
-
-
-def write_csv(document: dict[str, Any], path: Path) -> None:
-    """One row a point: accuracy and loss with their names of old, then every other metric."""
-    names = [metric.name for metric in METRICS[Kind(document["task"])]]
-    further = [name for name in names if name not in COLUMNS]
-    bounds = [f"{name}_{end}" for name in further for end in ("low", "high")]
-    with path.open("w", newline="") as file:
-        columns = [*COLUMNS, *further, *bounds]
-        writer = csv.DictWriter(file, columns, extrasaction="ignore")
-        writer.writeheader()
-        for curve in document["curves"]:
-            for point in curve["points"]:
-                row = {"unit": curve["unit"], "criterion": curve["criterion"]} | point
-                for name in further:
-                    figure = point["metrics"][name]
-                    row |= {name: figure["value"]}
-                    row |= {f"{name}_{end}": figure[end] for end in ("low", "high")}
-                writer.writerow(row)

@@ -397,7 +397,7 @@ def _half_width(strata: Strata, sums: Sums, part: str, z: float) -> float:
     unseen = np.maximum(0.0, 1 - n / sizes[known])
     variance = float((w * w * unseen * variances / n).sum())
     weight = float((w * w / n).sum()) * (1 - whole / sizes.sum()) * _LEAST
-    return z * z * weight / 2 + z * math.sqrt(variance + z * z * weight * weight / 4)
+    return float(z * z * weight / 2 + z * math.sqrt(variance + z * z * weight * weight / 4))
 
 
 _LEAST = 1.0
