@@ -2,7 +2,7 @@
 
 import { $, h, readState, renew } from "./dom.js";
 import { ago, clock, duration, instant, number } from "./format.js";
-import { jobButton } from "./job-actions.js";
+import { jobButton, pauseButton, priorityButtons } from "./job-actions.js";
 import { keepFresh } from "./refresh.js";
 import {
   fractionDone,
@@ -11,6 +11,7 @@ import {
   problemBox,
   progressWords,
   stateChip,
+  stateOf,
   subjectHref,
   timeLeft,
 } from "./words.js";
@@ -44,10 +45,12 @@ function isolation(worker) {
 
 function show(state) {
   const running = state.jobs.filter((job) => job.state === "running").length;
-  const waiting = state.jobs.filter((job) => job.state === "queued").length;
+  const paused = state.jobs.filter((job) => job.paused && job.state === "queued").length;
+  const waiting = state.jobs.filter((job) => job.state === "queued").length - paused;
+  const rests = paused ? `, ${number(paused)} paused` : "";
   const summary =
-    running || waiting
-      ? `${number(running)} running, ${number(waiting)} waiting.`
+    running || waiting || paused
+      ? `${number(running)} running, ${number(waiting)} waiting${rests}.`
       : "Nothing is running.";
   if ($("#summary").textContent !== summary) $("#summary").textContent = summary;
   renew(
@@ -74,7 +77,7 @@ function jobTable(jobs) {
       h(
         "tr",
         {},
-        ["job", "state", "progress"].map((name) => h("th", { scope: "col" }, name)),
+        ["job", "state", "progress", "priority"].map((name) => h("th", { scope: "col" }, name)),
         ["attempt", "created", "took"].map((name) => h("th", { scope: "col", class: "num" }, name)),
         h("th", { scope: "col" }, h("span", { class: "sr" }, "action")),
       ),
@@ -96,7 +99,7 @@ function jobRows(job) {
       href ? h("a", { href }, name) : h("b", {}, name),
       job.label ? h("span", { class: "cap" }, job.label) : null,
     ),
-    h("td", {}, stateChip(job.state)),
+    h("td", {}, stateChip(stateOf(job))),
     h(
       "td",
       {},
@@ -110,6 +113,7 @@ function jobRows(job) {
           ]
         : "",
     ),
+    h("td", { class: "prefer" }, priorityButtons(job, refresh)),
     h(
       "td",
       { class: "num", dataset: { label: "attempt" } },
@@ -121,10 +125,10 @@ function jobRows(job) {
       ago(job.created_at),
     ),
     h("td", { class: "num", dataset: { label: "took" } }, took(job)),
-    h("td", { class: "act" }, jobButton(job, refresh)),
+    h("td", { class: "act" }, pauseButton(job, refresh), jobButton(job, refresh)),
   );
   if (job.state !== "failed" || !job.error) return [row];
-  return [row, h("tr", { class: "why" }, h("td", { colspan: 7 }, problemBox(job.error)))];
+  return [row, h("tr", { class: "why" }, h("td", { colspan: 8 }, problemBox(job.error)))];
 }
 
 function took(job) {

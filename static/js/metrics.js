@@ -26,6 +26,29 @@ const FAMILIES = {
   },
 };
 
+/**
+ * How metrics follow from the drop of the score by which cells are judged while only a part of the
+ * split has been seen. The score is the share of right answers, or for regression the squared error
+ * in variances of the labels, or for language modelling the loss in nats. Functions of the dense
+ * network's value, the drop, and what else is known of the dense network.
+ */
+const RIGHT_ANSWERS = { accuracy: (base, drop) => base - drop };
+const variance = (dense) => dense("mse") / (1 - dense("r2"));
+const SCORES = {
+  "single-label": RIGHT_ANSWERS,
+  "multi-label": RIGHT_ANSWERS,
+  "per-position": RIGHT_ANSWERS,
+  regression: {
+    mse: (base, drop, dense) => base + drop * variance(dense),
+    loss: (base, drop, dense) => base + drop * variance(dense),
+    r2: (base, drop) => base - drop,
+  },
+  "language-modelling": {
+    loss: (base, drop) => base + drop,
+    perplexity: (base, drop) => base * Math.exp(drop),
+  },
+};
+
 /** 0.52413 → "0.5241", 23145 → "23,145", 1.2e-7 → "1.20e−7": four significant digits. */
 export function figure(value) {
   if (!known(value)) return "–";
@@ -90,6 +113,20 @@ export class Metric {
     return this.of(figures)?.value ?? null;
   }
 
+  /** The value where the score fell by `drop`, or null: not every metric follows from the score. */
+  atDrop(drop, dense) {
+    const base = this.value(dense);
+    if (!this.score || !known(drop) || base === null) return null;
+    const other = (name) => dense.metrics?.[name]?.value ?? NaN;
+    const found = this.score(base, drop, other);
+    return known(found) ? found : null;
+  }
+
+  /** What getting worse is called in headings: an error is not lost, it rises. */
+  get lossName() {
+    return this.higher_is_better ? "Loss" : "Rise";
+  }
+
   /** "95.0 %", "0.5241". */
   text(value, digits = 1) {
     return this.fraction ? percent(value, digits) : figure(value);
@@ -151,6 +188,7 @@ export const ACCURACY = new Metric({
   name: "accuracy", label: "Accuracy", higher_is_better: true, fraction: true,
 });
 ACCURACY.paired = true;
+ACCURACY.score = RIGHT_ANSWERS.accuracy;
 
 /** Values of one metric held against the dense network's: losses are positive, gains negative. */
 export class Yardstick {
@@ -208,6 +246,7 @@ export function readMetrics({ metrics, metric, task } = {}) {
   for (const each of all) {
     // What was lost and gained is counted in answers; only here are they as many as the samples.
     each.paired = each.name === "accuracy" && task === "single-label";
+    each.score = SCORES[task]?.[each.name] ?? null;
   }
   const list = all.length ? all : [ACCURACY];
   return { list, primary: list.find((each) => each.name === metric) ?? list[0] };

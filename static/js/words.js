@@ -38,13 +38,15 @@ export function fractionDone(progress) {
   return Math.min(1, progress.done / progress.total);
 }
 
-/** "364 of 418 points", "41 %", "waiting". */
+/** "364 of 418 points", "41 %", "waiting", "paused". */
 export function progressWords(job) {
+  if (job.paused) return "paused";
   if (job.state === "queued") return job.attempt > 0 ? "waiting for another attempt" : "waiting";
   const { done, total } = job.progress ?? {};
   if (!total) return "working";
   const thing = COUNTED[job.kind];
-  if (thing) return `${number(done)} of ${plural(total, thing)}`;
+  // A search counts in parts of points: their share says more.
+  if (thing && Number.isInteger(done)) return `${number(done)} of ${plural(total, thing)}`;
   return percent(done / total, 0);
 }
 
@@ -72,7 +74,11 @@ const CHIPS = {
   ready: ["", "check", "ready"],
   failed: ["danger", "warn", "failed"],
   cancelled: ["", "x", "cancelled"],
+  paused: ["warn", "pause", "paused"],
 };
+
+/** A job's state, with a pause as a state of its own. */
+export const stateOf = (job) => (job.paused && isOpen(job.state) ? "paused" : job.state);
 
 /** A state with its glyph and its word. */
 export function stateChip(state, words) {

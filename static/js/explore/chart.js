@@ -4,11 +4,13 @@
 
 import { axis, layout, mono, note, token } from "../charts.js";
 import { $, svg } from "../dom.js";
-import { plotlyText } from "../format.js";
+import { plotlyText, plural } from "../format.js";
 import { placeLabels } from "./labels.js";
 import { interpolate } from "./prediction.js";
 import { axisOf, rangeOf, roundTicks, tickText } from "./scale.js";
+import { intervalWords, isPreview, sharpness } from "./sharpness.js";
 import { toSparsity } from "./store.js";
+import { tracesOf } from "./traces.js";
 
 const PERCENTS = [0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100];
 /** While points stream in, the chart is redrawn at most this often (ms). */
@@ -39,7 +41,8 @@ export class Chart {
     this.drawnAt = 0;
     this.timer = 0;
 
-    store.on(["selection", "scale", "tolerance", "baseline", "theme", "size"], () => this.draw());
+    const topics = ["selection", "scale", "tolerance", "baseline", "theme", "size", "criterion", "fit"];
+    store.on(topics, () => this.draw());
     store.on(["points"], () => this.drawSoon());
     store.on(["hover", "selection"], () => this.drawHover());
     store.on(["thresholds"], (dirty) => {
@@ -92,45 +95,11 @@ export class Chart {
     this.drawnAt = performance.now();
     this.measure();
     const g = this.geometry;
-    const figure = { traces: this.traces(), layout: this.layout() };
-    Plotly.react(this.plot, figure.traces, figure.layout, { staticPlot: true, displayModeBar: false });
+    Plotly.react(this.plot, tracesOf(this.store, g), this.layout(), { staticPlot: true, displayModeBar: false });
     this.overlay.setAttribute("viewBox", `0 0 ${g.width} ${g.height}`);
     this.drawRing();
     this.drawHover();
     for (const follow of this.afterDraw) follow();
-  }
-
-  traces() {
-    const { store } = this;
-    const { unit, clampUnit } = this.geometry;
-    const { baseline } = store.yard;
-    const context = { x: [], y: [] };
-    for (const [id, points] of store.curves) {
-      if (id === store.selected || !points.length) continue;
-      context.x.push(0, ...points.map((p) => p.sparsity * 100), null);
-      context.y.push(unit(baseline), ...points.map((p) => unit(p.value)), null);
-    }
-    const chosen = store.curves.get(store.selected) ?? [];
-    const x = [0, ...chosen.map((p) => p.sparsity * 100)];
-    const dense = store.metric.of(store.baseline);
-    const banded = store.hasIntervals ? chosen : [];
-    const edge = (key) => [
-      clampUnit(dense[key] ?? baseline), ...banded.map((p) => clampUnit(p[key] ?? p.value)),
-    ];
-    const base = { type: "scatter", mode: "lines", hoverinfo: "skip", showlegend: false };
-    const accent = token("accent");
-    const many = store.units.length > 60;
-    return [
-      { ...base, ...context, line: { color: token("context"), width: many ? 0.6 : 1 },
-        opacity: many ? 0.7 : 1 },
-      { ...base, x, y: banded.length ? edge("high") : [], line: { width: 0 } },
-      { ...base, x, y: banded.length ? edge("low") : [], line: { width: 0 }, fill: "tonexty",
-        fillcolor: token("accent-band") },
-      { ...base, x, y: [unit(baseline), ...chosen.map((p) => unit(p.value))],
-        line: { color: accent, width: 2 } },
-      { ...base, mode: "markers", x: x.slice(1), y: chosen.map((p) => unit(p.value)),
-        marker: { size: 7, color: accent, line: { color: token("paper"), width: 1.25 } } },
-    ];
   }
 
   layout() {
@@ -165,15 +134,24 @@ export class Chart {
         ],
       }),
       shapes: [line(baseline, "solid", token("control")), line(tolerated, "5px,4px", token("ink-2"))],
-      annotations: narrow ? [] : [...this.references(close), ...this.names()],
+      annotations: [
+        ...(narrow ? [] : [...this.references(close), ...this.names()]), ...this.remarks(),
+      ],
     });
   }
 
-  /** What the band is, or that there is none. */
+  /** What band and whiskers are, or that there are none. */
   bandWords(narrow) {
-    const { hasIntervals } = this.store;
-    if (hasIntervals === false) return narrow ? " (no interval)" : "  (no interval for this metric)";
-    return hasIntervals && !narrow ? "  (band: 95 % interval)" : "";
+    const { store } = this;
+    if (store.hasIntervals === false) return narrow ? " (no interval)" : "  (no interval for this metric)";
+    if (!store.hasIntervals || narrow) return "";
+    const points = store.curves.get(store.selected) ?? [];
+    const partial = points.find((point) => sharpness(point) !== "whole");
+    const { confidence } = store.evaluation;
+    if (!partial) return `  (band: ${Number((confidence * 100).toFixed(2))} % interval)`;
+    const whole = points.some((point) => sharpness(point) === "whole");
+    return `  (whiskers: ${intervalWords(partial, confidence)}` +
+      `${whole ? "; band: of the population" : ""})`;
   }
 
   /** The words at the baseline and at the tolerated value. */
@@ -192,30 +170,63 @@ export class Chart {
     ];
   }
 
-  /** Direct labels: the selected curve, then the outermost ones that still fit. */
+  /** Words in the corner that curves leave free: that points are a preview, where the knee is. */
+  remarks() {
+    const { store } = this;
+    const points = store.curves.get(store.selected) ?? [];
+    const lines = [];
+    const rough = points.filter(isPreview);
+    if (rough.length) lines.push(`small and faint: preview, ${plural(rough[0].samples, "sample")}`);
+    if (isNarrow()) {
+      if (store.overlaid(store.selected).length) {
+        lines.push(`filled: ${plotlyText(store.criterion)}, open: ${plotlyText(store.compared)}`);
+      }
+      if (store.fitted && store.fit(store.selected)) lines.push("thin line: fit");
+    }
+    const knee = store.knee(store.selected);
+    if (knee) {
+      const share = Number((knee.sparsity * 100).toFixed(2));
+      lines.push(`<b>knee ${share} %</b>: ${store.dropWords(knee)}`);
+    }
+    if (!lines.length) return [];
+    // Losses fall to the right, errors rise: the other corner at the left is free.
+    const low = store.metric.sign > 0;
+    return [note(0, low ? 0 : 1, lines.join("<br>"), {
+      xref: "paper", yref: "paper", xshift: 6, yshift: low ? 4 : -4, align: "left",
+      yanchor: low ? "bottom" : "top", bgcolor: token("paper"), opacity: 0.9,
+    })];
+  }
+
+  /** Direct labels: what is drawn of the selected layer, then the outermost curves that still fit. */
   names() {
     const { store } = this;
     const g = this.geometry;
     const { yard } = store;
     const last = store.grid.at(-1) ?? 1;
     const ends = [];
+    const add = (name, end, color, isSelected) =>
+      ends.push({ name, end, color, isSelected, y: g.y(end.value) });
     for (const unit of store.units) {
       const end = store.curves.get(unit.id).at(-1);
       const isSelected = unit.id === store.selected;
       if (!end || (!isSelected && end.sparsity < last)) continue;
-      ends.push({ unit, end, isSelected, y: g.y(end.value) });
+      add(unit.label, end, isSelected ? "accent" : "ink-3", isSelected);
     }
+    const second = store.overlaid(store.selected).at(-1);
+    if (second) add(store.compared, second, "accent", true);
+    const fit = store.fitted ? store.fit(store.selected)?.at(-1) : null;
+    if (fit) add("fit", { sparsity: fit[0], value: fit[1] }, "ink-2", true);
     const taken = [g.y(yard.baseline), g.y(yard.at(store.tolerance))];
     return placeLabels(ends, taken, {
       bottom: g.height - g.margin.b - 6, most: 6, fromTop: store.metric.sign < 0,
     }).map(
-      ({ unit, end, isSelected, y, shift }) => {
+      ({ name, end, color, isSelected, shift }) => {
         const room = (g.width - g.x(end.sparsity) - 10) / GLYPH;
-        const text = plotlyText(cutStart(unit.label, Math.floor(room)));
+        const text = plotlyText(cutStart(name, Math.floor(room)));
         const crowded = end.sparsity < last;
-        return note(end.sparsity * 100, g.clampUnit(end.value), isSelected ? `<b>${text}</b>` : text, {
-          xshift: 8, yshift: -shift,
-          font: { family: mono(), size: 10.5, color: token(isSelected ? "accent" : "ink-3") },
+        const strong = isSelected && name !== store.compared && name !== "fit";
+        return note(end.sparsity * 100, g.clampUnit(end.value), strong ? `<b>${text}</b>` : text, {
+          xshift: 8, yshift: -shift, font: { family: mono(), size: 10.5, color: token(color) },
           ...(crowded ? { bgcolor: token("paper"), opacity: 0.92 } : {}),
         });
       },

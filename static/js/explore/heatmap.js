@@ -4,6 +4,7 @@
 import { $$, svg } from "../dom.js";
 import { percent, plural } from "../format.js";
 import { cutStart, isNarrow, margins } from "./chart.js";
+import { isPreview } from "./sharpness.js";
 import { toSparsity } from "./store.js";
 
 const CLASSES = 8;
@@ -42,7 +43,7 @@ export class Heatmap {
     this.timer = 0;
     this.drawnAt = 0;
     this.tip = box.parentElement.querySelector(".tip");
-    store.on(["size", "baseline", "selection"], () => this.draw());
+    store.on(["size", "baseline", "selection", "criterion", "metric", "remarks"], () => this.draw());
     store.on(["points"], () => this.drawSoon());
     store.on(["thresholds"], () => this.drawPlan());
     store.on(["hover"], () => this.drawHover());
@@ -81,7 +82,7 @@ export class Heatmap {
     const element = svg("svg", {
       class: "heat-svg", width, height: this.geometry.height, role: "img",
       viewBox: `0 0 ${width} ${this.geometry.height}`,
-      "aria-label": `Loss of ${store.metric.word} by layer and sparsity. The numbers are in curves.csv.`,
+      "aria-label": `${store.metric.lossName} of ${store.metric.word} by layer and sparsity. The numbers are in curves.csv.`,
     }, this.cells(), this.axis());
     this.halo = svg("path", { class: "plan-halo" });
     this.plan = svg("path", { class: "plan-box" });
@@ -110,6 +111,7 @@ export class Heatmap {
     const paths = Array.from({ length: CLASSES }, () => []);
     const missing = [];
     const spared = [];
+    let previews = 0;
     const column = new Map(store.grid.map((sparsity, index) => [sparsity, index]));
     for (const [id, row] of this.rowOf) {
       const seen = new Set();
@@ -120,20 +122,36 @@ export class Heatmap {
         // Where nothing was removed there is no loss to show: not the palest blue, but none.
         const path = point.achieved === 0
           ? spared : paths[lossClass(yard.loss(point.value), limits)];
-        path.push(this.rect(row, index));
+        // A preview takes a small part of its cell.
+        if (isPreview(point)) previews += 1;
+        path.push(this.rect(row, index, isPreview(point) ? this.geometry.row * 0.28 : undefined));
       }
+      if (!seen.size && store.remark(id)) continue;
       for (const index of column.values()) {
         if (!seen.has(index)) missing.push(this.centre(row, index));
       }
     }
-    for (const [name, shown] of [["spared", spared.length], ["missing", missing.length]]) {
+    const keys = { spared: spared.length, missing: missing.length, preview: previews };
+    for (const [name, shown] of Object.entries(keys)) {
       for (const key of $$(`[data-key=${name}]`)) key.hidden = !shown;
     }
     return [
       svg("path", { class: "spared", d: spared.join("") }),
       ...paths.map((d, index) => svg("path", { class: `loss-${index}`, d: d.join("") })),
       svg("path", { class: "missing", d: missing.join("") }),
+      this.remarks(),
     ];
+  }
+
+  /** Where a unit has no curve, its row says why. */
+  remarks() {
+    const { store } = this;
+    const { x, row } = this.geometry;
+    const size = Math.min(11, row - 1);
+    const said = store.units.filter(({ id }) => !store.points.get(id).length && store.remark(id));
+    return svg("g", { class: "remarks" }, said.map(({ id }) => svg("text", {
+      x: x(0) + 4, y: (this.rowOf.get(id) + 0.5) * row + size * 0.35, style: { "font-size": `${size}px` },
+    }, store.remark(id))));
   }
 
   centre(row, index) {
@@ -241,11 +259,12 @@ export class Heatmap {
     const level = store.grid[index];
     const point = store.curves.get(unit.id).find((p) => p.sparsity === level);
     tip.firstElementChild.textContent = unit.label;
+    const preview = point && isPreview(point) ? ", preview" : "";
     tip.lastElementChild.textContent = point?.achieved === 0
       ? `${percent(level, 0)} of ${plural(unit.size, "weight")}: nothing removed`
       : `${percent(level, 0)} removed: ` + (point
-        ? `${store.metric.text(point.value)} (${store.yard.change(point.value)})`
-        : "not measured yet");
+        ? `${store.metric.text(point.value)} (${store.yard.change(point.value)})${preview}`
+        : store.remark(unit.id) ?? "not measured yet");
     tip.style.left = `${this.box.offsetLeft + Math.min(x + 14, width - tip.offsetWidth - 4)}px`;
     const above = y + 30 + tip.offsetHeight > this.box.clientHeight;
     tip.style.top = `${this.box.offsetTop + (above ? y - tip.offsetHeight - 10 : y + 16)}px`;

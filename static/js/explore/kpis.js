@@ -28,7 +28,8 @@ export class Kpis {
     };
     $("#kpi-macs").hidden = !facts.total_macs;
     store.on(
-      ["thresholds", "points", "baseline", "status", "plans", "work", "metric", "size", "theme", "clock"],
+      ["thresholds", "points", "baseline", "status", "plans", "work", "metric", "criterion",
+        "size", "theme", "clock"],
       () => this.draw(),
     );
     this.draw();

@@ -3,7 +3,7 @@
 const LINE = 14;
 
 /**
- * The selected label is always placed, moved to the nearest free line if it must; the others only
+ * The selected labels are always placed, moved to the nearest free line if they must; the others only
  * where they fit, beginning where the most sensitive layers end: those are the ones to name. That is
  * the bottom, or with `fromTop` the top.
  *
@@ -16,13 +16,12 @@ export function placeLabels(labels, taken, { bottom = Infinity, most = 6, fromTo
   const used = [...taken];
   const free = (y) => used.every((other) => Math.abs(other - y) >= LINE);
   const placed = [];
-  const selected = labels.find((label) => label.isSelected);
-  if (selected) {
+  for (const label of labels.filter((each) => each.isSelected)) {
     const shifts = [0];
-    for (let step = 2; step <= 3 * LINE; step += 2) shifts.push(step, -step);
-    const shift = shifts.find((s) => free(selected.y + s) && selected.y + s <= bottom) ?? 0;
-    used.push(selected.y + shift);
-    placed.push({ ...selected, shift });
+    for (let step = 2; step <= 4 * LINE; step += 2) shifts.push(step, -step);
+    const shift = shifts.find((s) => free(label.y + s) && label.y + s <= bottom) ?? 0;
+    used.push(label.y + shift);
+    placed.push({ ...label, shift });
   }
   const others = labels.filter((label) => !label.isSelected).sort((a, b) => (fromTop ? a.y - b.y : b.y - a.y));
   for (const label of others) {

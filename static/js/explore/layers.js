@@ -4,7 +4,9 @@ import { $, h, icon, svg } from "../dom.js";
 import { number, percent, splitPath } from "../format.js";
 import { curvePath, stretched } from "../sparkline.js";
 import { removedCount } from "./prediction.js";
-import { bySensitivity, chipOf, readAt } from "./reading.js";
+import { chipOf } from "./chips.js";
+import { bySensitivity, readAt } from "./reading.js";
+import { isPreview } from "./sharpness.js";
 import { levelText, stepByKey, typedLevel } from "./steps.js";
 import { fromPercent, toPercent, toSparsity } from "./store.js";
 
@@ -83,6 +85,10 @@ export class LayerTable {
       row.past.setAttribute("d", points.length ? d : "");
       row.kept.setAttribute("d", points.length ? d : "");
     }
+    row.tr.classList.toggle("rough", points.length > 0 && points.every(isPreview));
+    const knee = store.knee(id);
+    row.tr.classList.toggle("kneed", knee !== null);
+    if (knee) row.tr.style.setProperty("--k", String(knee.sparsity * 100));
     row.range.setAttribute("aria-valuetext", this.valueText(id, store.levels.get(id)));
     this.drawChip(id);
   }
@@ -92,8 +98,11 @@ export class LayerTable {
     const row = this.rows.get(id);
     const level = store.levels.get(id);
     const chip = chipOf({
-      points: store.curves.get(id), expected: store.grid.length,
+      points: store.curves.get(id), known: store.points.get(id), expected: store.grid.length,
       yard: store.yard, tolerance: store.tolerance, live: store.status === "running",
+      done: store.status === "done", remark: store.remark(id),
+      mode: store.evaluation.mode, goal: store.evaluation.tolerance,
+      dropWords: (point) => store.dropWords(point),
       level, removed: removedCount(toSparsity(level), store.byId.get(id).size),
       size: store.byId.get(id).size,
     });
@@ -124,6 +133,8 @@ export class LayerTable {
     const { yard, metric, curves } = this.store;
     const start = `${levelText(level)} percent`;
     const points = curves.get(id);
+    const remark = this.store.remark(id);
+    if (remark && !points.length) return `${start}. ${remark}`;
     if (level > 0 && removedCount(toSparsity(level), this.store.byId.get(id).size) === 0) {
       return `${start}, nothing removed`;
     }
@@ -206,7 +217,7 @@ export class LayerTable {
       for (const unit of dirty.get("points")) if (this.rows.has(unit)) this.drawCurve(unit);
       this.offerResort();
     });
-    store.on(["baseline", "tolerance", "status"], () => {
+    store.on(["baseline", "tolerance", "status", "criterion", "remarks"], () => {
       for (const unit of this.rows.keys()) this.drawCurve(unit);
       this.offerResort();
     });

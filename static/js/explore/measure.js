@@ -20,7 +20,7 @@ export class Measure {
     this.stopPolling = () => {};
     for (const button of this.buttons) button.addEventListener("click", () => this.start());
     $("#measure-cancel").addEventListener("click", () => this.cancel());
-    store.on(["work", "thresholds", "plans", "baseline"], () => this.draw());
+    store.on(["work", "thresholds", "plans", "baseline", "criterion"], () => this.draw());
     this.draw();
   }
 

@@ -23,6 +23,7 @@ export async function ensurePlan(store) {
 
 export function openPlan(store, history, plan) {
   const levels = new Map(Object.entries(plan.sparsities).map(([unit, s]) => [unit, toLevel(s)]));
+  if (plan.criterion) store.setCriterion(plan.criterion);
   history.edit(() => store.setLevels(levels));
   store.reference = plan.id;
   store.touch("plans");
@@ -75,6 +76,6 @@ export function followPlans(store, history) {
     event.preventDefault();
     openPlan(store, history, store.plans.get(Number(link.dataset.plan)));
   });
-  store.on(["plans", "thresholds", "metric"], draw);
+  store.on(["plans", "thresholds", "metric", "criterion"], draw);
   draw();
 }

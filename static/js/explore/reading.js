@@ -1,22 +1,28 @@
-// What a curve says: its knee, whether the noise decides it, what state its layer is in. Pure.
+// What a curve says: its values, its knee, whether the noise decides it. Pure.
 
-import { interpolate, intervalDeviation, pairedDeviation, removedCount, Z95 } from "./prediction.js";
-
-/** A knee below this is called fragile. */
-export const FRAGILE_BELOW = 0.45;
+import { interpolate, intervalDeviation, pairedDeviation, Z95 } from "./prediction.js";
+import { isWhole } from "./sharpness.js";
 
 /**
  * A point as the API gives it, read in one metric: `value`, `low`, `high`, and the `deviation` of its
  * difference from dense, on paired samples where they are known. Null without a value.
+ *
+ * @param {object} point
+ * @param {import("../metrics.js").Metric} metric
+ * @param {number} confidence of the analysis's intervals
  */
-export function curvePoint(point, metric) {
+export function curvePoint(point, metric, confidence = 0.95) {
   const found = metric.of(point);
   if (!found) return null;
-  const { lost, gained, samples } = point;
-  const paired = metric.paired && typeof lost === "number" && typeof gained === "number";
-  const deviation = paired
-    ? pairedDeviation(lost, gained, samples)
-    : intervalDeviation(found.low, found.high);
+  const { lost, gained, samples, drop_low: dropLow, drop_high: dropHigh } = point;
+  let deviation = null;
+  if (metric.paired && !isWhole(point)) {
+    // The accuracy's own interval is cut at 0 and 1; the drop's is not.
+    if (typeof dropLow === "number") deviation = intervalDeviation(dropLow, dropHigh, confidence);
+  } else if (metric.paired && typeof lost === "number" && typeof gained === "number") {
+    deviation = pairedDeviation(lost, gained, samples);
+  }
+  deviation ??= intervalDeviation(found.low, found.high, confidence);
   return { ...point, value: found.value, low: found.low, high: found.high, deviation };
 }
 
@@ -68,72 +74,20 @@ export function collapse(points, yard) {
   return points.find((point) => yard.loss(point.value) > yard.metric.family.collapse) ?? null;
 }
 
-/**
- * What the chip of a layer says.
- *
- * @returns {{kind: "plain" | "warn" | "warn two" | "danger" | "live", icon: string | null, word: string,
- *   knee: number | null, title: string}}
- */
-export function chipOf({ points, expected, yard, tolerance, live, level, removed, size }) {
-  if (level > 0 && removed === 0) {
-    return {
-      kind: "warn two", icon: null, word: "nothing removed", knee: null,
-      title: "the threshold is less than half a weight of this layer",
-    };
-  }
-  if (points.length < expected) {
-    return {
-      kind: live ? "live" : "plain", icon: live ? "live" : null,
-      word: `${points.length} of ${expected}`, knee: null,
-      title: live ? "points measured so far; refining" : "points measured; the rest is not",
-    };
-  }
-  if (yard === null || points.length === 0) {
-    return { kind: "plain", icon: null, word: "–", knee: null, title: "not measured" };
-  }
-  const { knee, holds, noisy } = readKnee(points, yard, tolerance);
-  const limit = yard.metric.limit(tolerance);
-  const percent = `${Math.floor(knee * 100 + 1e-9)}\u202f%`;
-  const spared = removedCount(knee, size) === 0;
-  if (spared && holds) {
-    return {
-      kind: "warn two", icon: null, word: "nothing removed", knee,
-      title: `no level up to ${percent} removes one of its ${size} weights: the curve says nothing`,
-    };
-  }
-  if (noisy) {
-    return {
-      kind: "warn", icon: "noise", word: "noise", knee,
-      title: `knee at ${percent}, but the loss crosses ${limit} more than once within its noise`,
-    };
-  }
-  if (!holds && (knee < FRAGILE_BELOW || spared)) {
-    return {
-      kind: "danger", icon: "warn", word: "fragile", knee,
-      title: `loses more than ${limit} beyond ${percent}${spared ? ", where nothing is removed yet" : ""}`,
-    };
-  }
-  return {
-    kind: "plain", icon: holds ? "check" : "knee", word: `${holds ? "holds" : "knee"} ${percent}`, knee,
-    title: holds ? `loses no more than ${limit} up to ${percent}, the last level measured`
-      : `tolerates ${percent} for a loss of ${limit}`,
-  };
-}
-
-/** Unit ids, most sensitive first: by knee, then by the loss at the last point. */
+/** Unit ids, most sensitive first: by knee, then by the loss at the last point; without points last. */
 export function bySensitivity(units, curves, yard, tolerance) {
   const rank = new Map(
     units.map((unit) => {
       const points = curves.get(unit.id);
       const { knee } = readKnee(points, yard, tolerance);
-      return [unit.id, [knee, points.length ? yard.loss(points.at(-1).value) : -Infinity]];
+      return [unit.id, points.length ? [knee, yard.loss(points.at(-1).value)] : [Infinity, 0]];
     }),
   );
   return [...units]
     .sort((a, b) => {
       const [kneeA, endA] = rank.get(a.id);
       const [kneeB, endB] = rank.get(b.id);
-      return kneeA - kneeB || endB - endA || a.index - b.index;
+      return (kneeA === kneeB ? 0 : kneeA - kneeB) || endB - endA || a.index - b.index;
     })
     .map((unit) => unit.id);
 }

@@ -1,11 +1,11 @@
-// The line above the chart: what the selected layer does at its threshold. And the same curve as a
-// table of numbers.
+// The line above the chart: what the selected layer does at its threshold, and how well that is known.
 
 import { $, h } from "../dom.js";
-import { loss, number, percent, percentValue, plural } from "../format.js";
+import { number, percent, plural } from "../format.js";
 import { removedCount } from "./prediction.js";
 import { collapse, readAt, readKnee } from "./reading.js";
-import { toLevel, toPercent, toSparsity } from "./store.js";
+import { isPreview, isWhole, samplesWords, sharpness } from "./sharpness.js";
+import { toSparsity } from "./store.js";
 
 const QUIET = 400;
 
@@ -20,7 +20,9 @@ function parts(store) {
   const result = [h("span", { class: "mono", title: unit.id }, unit.label)];
   const { yard, metric } = store;
   if (!yard) return [...result, h("span", {}, store.live ? "waiting for the baseline" : "not measured")];
-  if (!points.length) return [...result, h("span", {}, "not measured yet")];
+  const remark = store.remark(unit.id);
+  if (remark) result.push(h("span", { class: "chip warn" }, remark));
+  if (!points.length) return remark ? result : [...result, h("span", {}, "not measured yet")];
   const digits = level % 10_000 ? 1 : 0;
   const removed = removedCount(sparsity, unit.size);
   if (level > 0 && removed === 0) {
@@ -34,11 +36,24 @@ function parts(store) {
     },
       bold(percent(sparsity, digits)), " removed → ", bold(metric.text(value)),
       ` (${figures.filter(Boolean).join(", ")})`));
+    const second = store.overlaid(unit.id);
+    if (second.length) {
+      const other = readAt(second, yard, sparsity).value;
+      result.push(h("span", {}, `${store.compared}: `, bold(metric.text(other))));
+    }
+    result.push(...knownHow(points, sparsity));
     if (sparsity > points.at(-1).sparsity) {
       result.push(h("span", { class: "chip warn" },
         `beyond ${percent(points.at(-1).sparsity, 0)}, the last level measured`));
     }
   } else result.push(h("span", {}, "nothing removed"));
+  const found = store.knee(unit.id);
+  if (found && found.achieved !== 0) {
+    result.push(h("span", {}, "knee at ", bold(percent(found.sparsity, found.sparsity * 100 % 1 ? 1 : 0)),
+      `: ${store.dropWords(found)}`));
+    return result;
+  }
+  if (points.every(isPreview)) return result;
   const { knee, holds } = readKnee(points, yard, store.tolerance);
   const limit = metric.signedLimit(store.tolerance);
   if (removedCount(knee, unit.size) === 0) {
@@ -52,6 +67,18 @@ function parts(store) {
     ? h("span", {}, `${metric.sign > 0 ? "falls" : "rises"} to `, bold(metric.text(fallen.value, 0)), ` at ${percent(fallen.sparsity, 0)}`)
     : h("span", {}, `no collapse up to ${percent(points.at(-1).sparsity, 0)}`));
   return result;
+}
+
+/** What a figure between two levels rests on: the weaker of its neighbours. Nothing when both are whole. */
+function knownHow(points, sparsity) {
+  const right = points.find((point) => point.sparsity >= sparsity);
+  const left = points.findLast((point) => point.sparsity <= sparsity);
+  const weakest = [left, right].filter((point) => point && !isWhole(point))
+    .reduce((a, b) => (!a || b.samples < a.samples ? b : a), null);
+  if (!weakest) return [];
+  return [sharpness(weakest) === "preview"
+    ? h("span", { class: "chip muted" }, `preview, ${samplesWords(weakest)} samples`)
+    : h("span", {}, `${samplesWords(weakest)} samples`)];
 }
 
 /** @param {import("./store.js").Store} store */
@@ -68,34 +95,7 @@ export function followReadout(store) {
       spoken.textContent = [...line.children].map((part) => part.textContent).join(", ");
     }, QUIET);
   };
-  store.on(["thresholds", "selection", "points", "baseline", "status", "tolerance", "metric"], draw);
-  draw();
-}
-
-/** The selected curve as a table, filled only while it is open. */
-export function followNumbers(store) {
-  const box = $("#numbers");
-  const body = $("#numbers-body");
-  const draw = () => {
-    const unit = store.byId.get(store.selected);
-    if (!unit) return;
-    $("#numbers-name").textContent = unit.label;
-    if (!box.open) return;
-    body.replaceChildren(...store.curves.get(unit.id).map((point) => h("tr", {},
-      h("th", { scope: "row", class: "num" }, String(toPercent(toLevel(point.sparsity)))),
-      h("td", { class: "num", title: `achieved ${percent(point.achieved, 4)}` },
-        point.achieved === 0 ? "none" : percentValue(point.achieved)),
-      h("td", { class: "num" }, store.metric.bare(point.value)),
-      h("td", { class: "num muted" }, store.metric.range(point.low, point.high) || "–"),
-      h("td", { class: "num" }, loss(point.loss)),
-      h("td", { class: "num", title: `${point.lost ?? "?"} lost, ${point.gained ?? "?"} gained` },
-        number(point.flips)))));
-    $("#numbers-metric").textContent = store.metric.label;
-    $("#numbers-n").textContent = store.baseline
-      ? `${store.metric.label}${store.metric.fraction ? " in %" : ""}, 95 % interval, mean loss and predictions that changed, of n = ${number(store.baseline.samples)}.`
-      : "";
-  };
-  box.addEventListener("toggle", draw);
-  store.on(["selection", "points", "baseline", "metric"], draw);
+  store.on(["thresholds", "selection", "points", "baseline", "status", "tolerance", "metric", "criterion",
+    "remarks"], draw);
   draw();
 }

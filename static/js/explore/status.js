@@ -2,8 +2,8 @@
 // the announcement at every quarter, and the event stream behind all of it.
 
 import { get, post } from "../api.js";
-import { $ } from "../dom.js";
-import { duration, number, plural } from "../format.js";
+import { $, icon } from "../dom.js";
+import { duration, number, percent, plural } from "../format.js";
 import { follow } from "../live.js";
 import { refreshJobsCount } from "../refresh.js";
 import { toastError } from "../toast.js";
@@ -18,6 +18,7 @@ export class Status {
   constructor(store) {
     this.store = store;
     this.quarter = null;
+    $("#run-pause").addEventListener("click", () => this.hold());
     $("#run-cancel").addEventListener("click", () => this.act("cancel", $("#run-cancel")));
     $("#run-retry").addEventListener("click", () => this.act("retry", $("#run-retry")));
     store.on(["status", "points", "baseline"], () => this.draw());
@@ -32,9 +33,34 @@ export class Status {
 
   /** Points known and points wanted; the stream's points may be ahead of the last progress. */
   get points() {
+    const { counts, total } = this.store;
+    const wanted = Math.max(total, counts.points);
+    return { done: counts.points, settled: counts.settled, total: wanted };
+  }
+
+  /** How much is done: as the worker says while it works, otherwise by the points that are settled. */
+  get share() {
     const { store } = this;
-    const total = store.units.length * store.grid.length;
-    return { done: Math.min(total, store.measuredCount), total };
+    const { settled, total } = this.points;
+    const { done = 0, total: all = 0 } = store.progress ?? {};
+    if (store.status === "running" && done > 0 && all > 0) return Math.min(1, done / all);
+    return total ? Math.min(1, settled / total) : 0;
+  }
+
+  /** Pause or resume. */
+  async hold() {
+    const { store } = this;
+    const button = $("#run-pause");
+    const verb = store.paused ? "resume" : "pause";
+    button.disabled = true;
+    try {
+      const job = await post(`/api/jobs/${store.analysis.job_id}/${verb}`);
+      store.setStatus({ status: job.state, paused: job.paused ?? verb === "pause" });
+    } catch (error) {
+      toastError(error);
+    } finally {
+      button.disabled = false;
+    }
   }
 
   async act(verb, button) {
@@ -54,29 +80,61 @@ export class Status {
     const { done, total } = this.points;
     const pill = $("#run-status");
     pill.hidden = !store.live;
-    if (store.live) {
-      const share = total ? Math.floor((100 * done) / total) : 0;
-      $("#run-word").textContent = store.status === "queued" ? "waiting for a worker" : "running";
-      $("#run-share").textContent = store.status === "queued" ? "" : `${share}\u202f%`;
-      const bar = $("#run-bar");
-      bar.hidden = store.status === "queued";
-      bar.max = Math.max(1, total);
-      bar.value = done;
-      const left = store.progress?.eta;
-      $("#run-eta").textContent = store.status === "running" && left ? `${duration(left)} left` : "";
-    }
+    if (store.live) this.drawPill();
     this.drawFoot(done, total);
     this.drawProblem(done, total);
     this.drawWaiting();
-    this.announce(done, total);
+    this.announce();
+  }
+
+  drawPill() {
+    const { store, share } = this;
+    const waits = store.status === "queued";
+    const known = waits && !store.paused && this.points.settled === 0;
+    $("#run-word").textContent = store.paused ? "paused" : waits ? "waiting for a worker" : "running";
+    $("#run-share").textContent = waits && !store.paused ? "" : percent(Math.floor(share * 100) / 100, 0);
+    const bar = $("#run-bar");
+    bar.hidden = known;
+    bar.max = 1;
+    bar.value = share;
+    const left = store.progress?.eta;
+    $("#run-eta").textContent = store.status === "running" && left ? `${duration(left)} left` : "";
+    const pause = $("#run-pause");
+    const word = store.paused ? "Resume the analysis" : "Pause the analysis";
+    if (pause.getAttribute("aria-label") === word) return;
+    pause.setAttribute("aria-label", word);
+    pause.title = store.paused ? "Resume where it stopped" : "Pause; what is measured is kept";
+    pause.replaceChildren(icon(store.paused ? "play" : "pause"));
+  }
+
+  /** "312 of 418 points known · 96 of 418 settled · 41,200 samples · 12 s left". */
+  progressWords(done, total) {
+    const { store } = this;
+    const { counts, cells, progress } = store;
+    const words = [`${number(done)} of ${plural(total, "point")} known`];
+    if (cells?.known) words[0] += `, ${number(cells.known)} from before`;
+    words.push(`${number(counts.settled)} of ${number(total)} settled`);
+    const samples = progress?.samples ?? 0;
+    if (samples) words.push(`${number(samples)} samples`);
+    if (store.paused) words.push("paused");
+    else if (store.status === "running" && progress?.eta) words.push(`${duration(progress.eta)} left`);
+    return words.join(" · ");
   }
 
   drawFoot(done, total) {
     const { store } = this;
-    const n = store.baseline ? `, n = ${number(store.baseline.samples)} per point` : "";
-    $("#foot-points").textContent =
-      `${number(done)} of ${plural(total, "point")}, ${plural(store.units.length, "layer")} × ` +
-      `${plural(store.grid.length, "level")}${n}`;
+    const line = this.progressWords(done, total);
+    const where = $("#run-line");
+    where.hidden = !store.live || !store.baseline;
+    if (!where.hidden) where.textContent = line;
+    const { fewest, most } = store.counts;
+    const n = !done ? "" : fewest === most
+      ? `, n = ${number(most)} per point` : `, n = ${number(fewest)} to ${number(most)} per point`;
+    const grid = `${plural(store.units.length, "layer")} × ${plural(store.grid.length, "level")}` +
+      (store.criteria.length > 1 ? ` × ${plural(store.criteria.length, "criterion", "criteria")}` : "");
+    const reused = store.cells?.known ? `, ${number(store.cells.known)} known before` : "";
+    $("#foot-points").textContent = store.live ? line
+      : `${number(done)} of ${plural(total, "point")}${reused}, ${grid}${n}`;
   }
 
   drawProblem(done, total) {
@@ -107,15 +165,16 @@ export class Status {
     box.textContent = empty
       ? "This model has no weights that can be pruned, so there is nothing to draw."
       : {
-        queued: "The analysis waits for a worker. Curves appear here as soon as the first points are measured.",
+        queued: store.paused ? "The analysis is paused. It goes on when you resume it."
+          : "The analysis waits for a worker. Curves appear here as soon as the first points are measured.",
         running: "Measuring the dense network first. The curves follow, coarse to fine.",
         failed: "There is nothing to draw.", cancelled: "There is nothing to draw.",
         done: "There is nothing to draw.",
       }[store.status];
   }
 
-  announce(done, total) {
-    const quarter = quarterOf(done, total);
+  announce() {
+    const quarter = quarterOf(this.share, 1);
     if (this.quarter === null || !this.store.live) {
       if (this.quarter !== null && this.store.status === "done" && this.quarter < 100) {
         $("#run-spoken").textContent = "Sensitivity analysis complete.";
@@ -143,13 +202,7 @@ export function followAnalysis(store, measure) {
     if (asking) return;
     asking = true;
     try {
-      const analysis = await get(`/api/analyses/${store.analysis.id}`);
-      const { baseline, curves } = analysis;
-      for (const { unit, criterion, points } of curves) {
-        store.addPoints(points.map((point) => ({ unit, criterion, ...point })));
-      }
-      if (baseline && !store.baseline) store.setBaseline(baseline);
-      store.takeMetrics(analysis);
+      store.take(await get(`/api/analyses/${store.analysis.id}`));
     } catch {
       // The lost-connection bar says it; the next event asks again.
     } finally {
@@ -161,7 +214,8 @@ export function followAnalysis(store, measure) {
     handlers: {
       status: (data) => {
         store.setStatus(data);
-        if (!store.live) catchUp();
+        // Also to learn what a pause or a new goal changed.
+        if (!store.live || data.status === "queued") catchUp();
       },
       baseline: (data) => {
         store.setBaseline(data);
@@ -171,6 +225,11 @@ export function followAnalysis(store, measure) {
       points: (data) => {
         store.addPoints(data.points);
         if (!store.baseline) catchUp();
+      },
+      remarks: (data) => {
+        store.addRemarks(data.remarks);
+        // There are fewer points to come than was thought.
+        catchUp();
       },
       job: (data) => measure.onJob(data),
       measurement: (data) => measure.onMeasurement(data),

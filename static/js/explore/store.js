@@ -2,7 +2,9 @@
 // all listeners run once in the next animation frame, with what became dirty. Nothing here draws.
 
 import { readMetrics } from "../metrics.js";
-import { curvePoint } from "./reading.js";
+import { CurveBook } from "./curve-book.js";
+import { dropWords, measuredKnee } from "./sharpness.js";
+import { readUnits } from "./units.js";
 
 const SCALE = 1_000_000;
 
@@ -15,35 +17,11 @@ export const fromPercent = (percent) => toLevel(percent / 100);
 
 /**
  * @typedef {"thresholds" | "points" | "baseline" | "selection" | "hover" | "scale" | "sort" |
- *   "query" | "tolerance" | "metric" | "status" | "plans" | "work" | "theme" | "size" | "clock"} Topic
- * @typedef {{id: string, index: number, label: string, size: number, shape: number[],
- *   prunable: boolean, reason: string | null}} Unit
+ *   "query" | "tolerance" | "metric" | "criterion" | "fit" | "remarks" | "status" | "plans" |
+ *   "work" | "theme" | "size" | "clock"} Topic
+ * @typedef {import("./units.js").Unit} Unit
  * @typedef {Map<Topic, Set<string>>} Dirty  topic → the unit ids concerned (empty: all or none)
  */
-
-/** Names without ".weight" where nothing is lost by it: "layer1.0.conv1". */
-function labels(units) {
-  const short = (unit) => (unit.id.endsWith(".weight") ? unit.id.slice(0, -7) : unit.id);
-  const uses = new Map();
-  for (const unit of units.filter((u) => u.prunable)) {
-    uses.set(short(unit), (uses.get(short(unit)) ?? 0) + 1);
-  }
-  return new Map(
-    units.map((unit) => [
-      unit.id,
-      unit.prunable && uses.get(short(unit)) === 1 && short(unit) ? short(unit) : unit.id,
-    ]),
-  );
-}
-
-/** Puts a point where its sparsity belongs; whether there was none at that sparsity. */
-function putInOrder(points, entry) {
-  let at = points.length;
-  while (at > 0 && points[at - 1].sparsity >= entry.sparsity) at -= 1;
-  const replaces = points[at]?.sparsity === entry.sparsity;
-  points.splice(at, replaces ? 1 : 0, entry);
-  return !replaces;
-}
 
 export class Store {
   /** @param {object} state what the server put into the page; see templates/explore.html */
@@ -54,30 +32,24 @@ export class Store {
     this.splits = state.splits;
     this.model = state.model;
     this.dataset = state.dataset;
-    this.criterion = analysis.criteria?.[0] ?? "magnitude";
+    this.criteria = analysis.criteria?.length ? analysis.criteria : ["magnitude"];
+    /** The criterion of the plan, and one that is laid over it for comparison, or null. */
+    this.criterion = this.criteria[0];
+    this.compared = null;
+    this.fitted = false;
     this.grid = [...(analysis.sparsities ?? [])].sort((a, b) => a - b);
     this.baseline = analysis.baseline ?? null;
     this.readMetrics(analysis);
-
-    const names = labels(analysis.units);
-    /** @type {Unit[]} */
-    const all = analysis.units.map((unit, index) => ({ ...unit, index, label: names.get(unit.id) }));
-    // An analysis can be limited to some units; the others are shown as left alone.
-    const analysed = new Set(analysis.curves.map((curve) => curve.unit));
-    this.units = all.filter((unit) => unit.prunable && analysed.has(unit.id));
-    const shown = new Set(this.units);
-    this.others = all.filter((unit) => !shown.has(unit));
+    Object.assign(this, readUnits(analysis));
     this.byId = new Map(this.units.map((unit) => [unit.id, unit]));
     this.factsById = new Map(this.facts.units.map((unit) => [unit.id, unit]));
 
-    /** @type {Map<string, object[]>} measured points by unit, ascending sparsity, as they came */
-    this.points = new Map(this.units.map((unit) => [unit.id, []]));
-    /** @type {Map<string, object[]>} the same read in the chosen metric, without those it lacks */
-    this.curves = new Map(this.units.map((unit) => [unit.id, []]));
-    for (const curve of analysis.curves) {
-      if (curve.criterion !== undefined && curve.criterion !== this.criterion) continue;
-      for (const point of curve.points) this.insert(curve.unit, point);
-    }
+    /** How cells were to be measured when the analysis was started. */
+    this.evaluation = { mode: "exact", confidence: 0.95, tolerance: 0.01, ...analysis.evaluation };
+    this.book = new CurveBook(this.units, this.criteria);
+    this.book.setReader(this.metric, this.evaluation.confidence);
+    this.book.putCurves(analysis.curves, this.criterion);
+    this.book.putRemarks(analysis.remarks);
 
     /** @type {Map<string, number>} threshold levels by unit, in network order */
     this.levels = new Map(this.units.map((unit) => [unit.id, 0]));
@@ -92,6 +64,9 @@ export class Store {
     this.status = analysis.status;
     this.error = analysis.error ?? null;
     this.progress = analysis.progress ?? { done: 0, total: 0, eta: null };
+    this.cells = analysis.cells ?? null;
+    this.goals = analysis.goals ?? [];
+    this.paused = analysis.paused === true;
 
     /** @type {Map<number, object>} plans of this analysis by id */
     this.plans = new Map();
@@ -134,13 +109,49 @@ export class Store {
     }
   }
 
-  /** Adds or replaces one measured point. Points of units or criteria not shown are passed over. */
-  insert(unit, point) {
-    const points = this.points.get(unit);
-    if (!points || !(point.sparsity > 0)) return false;
-    const entry = curvePoint(point, this.metric);
-    if (entry) putInOrder(this.curves.get(unit), entry);
-    return putInOrder(points, point);
+  /** @type {Map<string, object[]>} measured points by unit, of the plan's criterion, as they came */
+  get points() {
+    return this.book.raw.get(this.criterion);
+  }
+
+  /** @type {Map<string, object[]>} the same read in the chosen metric, without those it lacks */
+  get curves() {
+    return this.book.read.get(this.criterion);
+  }
+
+  /** The curve of the criterion that is laid over; empty without one. */
+  overlaid(unit) {
+    return this.book.read.get(this.compared)?.get(unit) ?? [];
+  }
+
+  /** Why a unit has no curve, or what is odd about it. */
+  remark(unit, criterion = this.criterion) {
+    return this.book.remarkOf(criterion, unit);
+  }
+
+  /** The isotonic fit of a unit in the chosen metric, [sparsity, value]; null where it has none. */
+  fit(unit) {
+    const fit = this.book.fits.get(CurveBook.key(this.criterion, unit));
+    const line = fit?.map(([sparsity, drop]) => [sparsity, this.metric.atDrop(drop, this.baseline)]);
+    return line?.length && line.every(([, value]) => value !== null) ? line : null;
+  }
+
+  /** In knee mode, the point of a unit's largest sparsity that is tolerated; otherwise null. */
+  knee(unit) {
+    if (this.evaluation.mode !== "knee") return null;
+    return measuredKnee(this.curves.get(unit) ?? [], this.evaluation.tolerance);
+  }
+
+  dropWords(point) {
+    return dropWords(point, this.task);
+  }
+
+  setCriterion(criterion) {
+    if (!this.criteria.includes(criterion) || criterion === this.criterion) return;
+    if (this.compared === criterion) this.set("compared", this.criterion, "criterion");
+    this.criterion = criterion;
+    for (const unit of this.units) this.touch("points", unit.id);
+    for (const topic of ["criterion", "baseline", "plans"]) this.touch(topic);
   }
 
   /** The metrics that the page can be read in; the primary one, until another is chosen. */
@@ -194,26 +205,47 @@ export class Store {
   }
 
   reread() {
-    for (const [unit, points] of this.points) {
-      this.curves.set(unit, points.map((point) => curvePoint(point, this.metric)).filter(Boolean));
-      this.touch("points", unit);
-    }
+    this.book.setReader(this.metric, this.evaluation.confidence);
+    for (const unit of this.units) this.touch("points", unit.id);
     for (const topic of ["metric", "baseline", "tolerance"]) this.touch(topic);
   }
 
   addPoints(points) {
     for (const point of points) {
-      if (point.criterion !== undefined && point.criterion !== this.criterion) continue;
-      this.insert(point.unit, point);
-      this.touch("points", point.unit);
+      const { unit, criterion = this.criteria[0] } = point;
+      if (this.book.put(criterion, unit, point)) this.touch("points", unit);
     }
+    this.counted = null;
   }
 
-  /** Measured points over all units. */
-  get measuredCount() {
-    let total = 0;
-    for (const points of this.points.values()) total += points.length;
-    return total;
+  /** The analysis as the API gives it now: everything that may have changed since the page was made. */
+  take(analysis) {
+    for (const [, unit] of this.book.putCurves(analysis.curves ?? [], this.criteria[0])) {
+      this.touch("points", unit);
+    }
+    this.counted = null;
+    this.addRemarks(analysis.remarks);
+    if (analysis.baseline && !this.baseline) this.setBaseline(analysis.baseline);
+    this.takeMetrics(analysis);
+    this.setStatus(analysis);
+    this.touch("fit");
+  }
+
+  addRemarks(remarks) {
+    if (!remarks?.length) return;
+    this.book.putRemarks(remarks);
+    this.touch("remarks");
+  }
+
+  /** Points that are wanted: as the server counts them, or every level of every layer. */
+  get total() {
+    return this.cells?.total ?? this.units.length * this.grid.length * this.criteria.length;
+  }
+
+  /** Of all criteria: how many points are known, settled, whole …; see `CurveBook.count`. */
+  get counts() {
+    this.counted ??= this.book.count();
+    return this.counted;
   }
 
   setBaseline(baseline) {
@@ -223,10 +255,18 @@ export class Store {
     this.touch("baseline");
   }
 
-  setStatus({ status, error, progress }) {
-    if (status) this.status = status;
-    this.error = error ?? null;
-    if (progress) this.progress = progress;
+  /** Parts of the analysis or of a `status` event; what is not said stays as it is. */
+  setStatus({ status, error, progress, cells, goals, paused, job_id: job }) {
+    if (status) {
+      this.status = status;
+      this.error = error ?? null;
+    }
+    if (progress) this.progress = { ...this.progress, ...progress };
+    if (cells) this.cells = cells;
+    if (goals) this.goals = goals;
+    if (job) this.analysis.job_id = job;
+    if (paused !== undefined) this.paused = paused;
+    else if (status && status !== "queued") this.paused = false;
     this.touch("status");
   }
 
@@ -259,10 +299,10 @@ export class Store {
     this.touch("hover");
   }
 
-  set(field, value) {
+  set(field, value, topic = field) {
     if (this[field] === value) return;
     this[field] = value;
-    this.touch(field);
+    this.touch(topic);
   }
 
   /** @returns {Map<string, number>} fractions by unit, as the prediction wants them */
@@ -280,8 +320,9 @@ export class Store {
     return true;
   }
 
-  /** Whether a saved plan is exactly what the thresholds say now. */
+  /** Whether a saved plan is exactly what the thresholds and the criterion say now. */
   matches(plan) {
+    if (plan.criterion && plan.criterion !== this.criterion) return false;
     for (const [unit, level] of this.levels) {
       if (toLevel(plan.sparsities[unit] ?? 0) !== level) return false;
     }

@@ -8,6 +8,8 @@
 //   scale=linear    accuracy scale, when not stretched
 //   sort=size       order of the table, when not network
 //   metric=mse      what the page is read in, when not the primary metric
+//   criterion=NAME  whose curves the plan is made from, when not the first; compare=NAME laid over it
+//   fit=1           the isotonic fit is shown
 //   tol=0.5         tolerated loss, in the field's unit, when not the metric's usual one
 //
 // What a link names that this analysis doesn't have is ignored.
@@ -52,7 +54,8 @@ export function readUrl(store, search = location.search) {
   const query = new URLSearchParams(search);
   const ignored = [];
   if (store.reference !== null) {
-    const { sparsities } = store.plans.get(store.reference);
+    const { sparsities, criterion } = store.plans.get(store.reference);
+    if (criterion) store.setCriterion(criterion);
     store.setLevels(new Map(Object.entries(sparsities).map(([unit, s]) => [unit, toLevel(s)])));
   } else if (query.has("plan")) ignored.push("The link names a plan that is not here.");
   if (query.has("t")) {
@@ -66,6 +69,10 @@ export function readUrl(store, search = location.search) {
   }
   if (SCALES.includes(query.get("scale"))) store.set("scale", query.get("scale"));
   if (SORTS.includes(query.get("sort"))) store.set("sort", query.get("sort"));
+  store.setCriterion(query.get("criterion"));
+  const other = query.get("compare");
+  if (store.criteria.includes(other) && other !== store.criterion) store.set("compared", other, "criterion");
+  if (query.has("fit")) store.set("fitted", true, "fit");
   if (query.has("metric")) store.setMetric(query.get("metric"));
   const tolerance = Number(query.get("tol"));
   const { factor } = store.metric.family;
@@ -88,6 +95,9 @@ export function urlOf(store) {
   if (store.scale !== "stretched") query.set("scale", store.scale);
   if (store.sort !== "network") query.set("sort", store.sort);
   if (store.metric !== store.primary) query.set("metric", store.metric.name);
+  if (store.criterion !== store.criteria[0]) query.set("criterion", store.criterion);
+  if (store.compared) query.set("compare", store.compared);
+  if (store.fitted) query.set("fit", "1");
   const { family } = store.metric;
   if (store.tolerance !== family.tolerance) {
     query.set("tol", String(Number((store.tolerance * family.factor).toFixed(4))));
@@ -105,7 +115,8 @@ export function followUrl(store) {
     const url = urlOf(store);
     if (url !== location.pathname + location.search) history.replaceState(null, "", url);
   };
-  store.on(["thresholds", "selection", "scale", "sort", "tolerance", "metric", "plans"], () => {
+  store.on(["thresholds", "selection", "scale", "sort", "tolerance", "metric", "criterion", "fit",
+    "plans"], () => {
     clearTimeout(timer);
     timer = setTimeout(write, PAUSE);
   });

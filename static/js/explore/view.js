@@ -29,15 +29,18 @@ export function wireView(store, { heat }) {
     }).observe(tab, { attributeFilter: ["aria-selected"] });
   }
   const legends = () => {
-    const { family, word } = store.metric;
+    const { family, word, lossName } = store.metric;
     for (const legend of $$(".loss-legend")) {
       family.limits.forEach((limit, index) => {
         const text = String(Number((limit * family.factor).toFixed(4))).replace(/^0/, "");
         legend.children[index].dataset.to = text;
       });
       legend.nextElementSibling.textContent = family.lost;
-      legend.parentElement.setAttribute("aria-label", `Colour scale: loss of ${word}, ${family.lost}`);
+      legend.parentElement.setAttribute("aria-label",
+        `Colour scale: ${lossName.toLowerCase()} of ${word}, ${family.lost}`);
     }
+    for (const head of $$("[data-loss-name]")) head.textContent = `${lossName} by layer`;
+    $("#heat-large").setAttribute("aria-label", `${lossName} by layer`);
   };
   store.on(["metric"], legends);
   legends();
