@@ -26,8 +26,8 @@ class Statistic(StrEnum):
     """What one pass over `train` can learn of a weight.
 
     `MEAN_GRADIENT` and `SQUARED_GRADIENT`: the mean over samples of g and of g^2, in the weight's
-    shape, g the gradient of one sample's loss. `INPUT_NORMS`: the sum of squares of each input
-    column. `INPUT_PRODUCTS`: X X^T of the input columns.
+    shape, g the gradient of one sample's loss. `INPUT_NORMS`: the norm of each input column.
+    `INPUT_PRODUCTS`: X X^T of the input columns. Read from `Subject.seen`, see `Moments`.
     """
 
     MEAN_GRADIENT = "mean gradient"

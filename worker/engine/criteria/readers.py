@@ -88,7 +88,7 @@ def _owner_of(reader: Reader, source: fx.Node | None, shape: tuple[int, ...]) ->
     if source is not None:
         if _is_product(reader, source):
             axis = 1
-        elif not is_linear(reader, source) and not _is_convolution(reader, source):
+        elif not is_linear(reader, source) and not is_convolution(reader, source):
             return None
     elif not (
         isinstance(reader.module, (nn.Linear, *CONVOLUTIONS, *RECURRENT)) and len(shape) >= 2
@@ -118,7 +118,7 @@ def _is_product(reader: Reader, source: fx.Node) -> bool:
     return product_input(reader, source) is not None
 
 
-def _is_convolution(reader: Reader, source: fx.Node) -> bool:
+def is_convolution(reader: Reader, source: fx.Node) -> bool:
     names = ("conv1d", "conv2d", "conv3d")
     return reader.operator in names and reader.given_as(1, "weight", source)
 

@@ -19,8 +19,11 @@ from types import MappingProxyType
 from app.domain.errors import InvalidInput
 from worker.engine.criteria.base import Criterion
 from worker.engine.criteria.filters import BatchNormScale, FilterL1, FilterL2, Fpgm
+from worker.engine.criteria.gradients import Fisher, Snip, Taylor
 from worker.engine.criteria.magnitude import Lamp, Magnitude
 from worker.engine.criteria.random import Random
+from worker.engine.criteria.sparsegpt import SparseGpt, SparseGptUpdate
+from worker.engine.criteria.wanda import Wanda
 
 GROUP = "prunescope.criteria"
 
@@ -28,6 +31,12 @@ _BUILT_IN: tuple[type[Criterion], ...] = (
     Magnitude,
     Random,
     Lamp,
+    Taylor,
+    Fisher,
+    Snip,
+    Wanda,
+    SparseGpt,
+    SparseGptUpdate,
     FilterL1,
     FilterL2,
     BatchNormScale,

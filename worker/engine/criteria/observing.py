@@ -1,0 +1,219 @@
+"""One streamed pass over samples of `train`: gradients and inputs of weights, added up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from worker.engine.batches import evaluating
+from worker.engine.criteria.base import Statistic
+from worker.engine.criteria.moments import MOST_COLUMNS, Moments, added
+from worker.engine.criteria.sample_gradients import (
+    Ways,
+    add_known,
+    find_ways,
+    gradient_of_sample,
+    losses,
+)
+from worker.engine.criteria.samples import batches_of, streamed, training_batch
+from worker.engine.criteria.uses import Use
+from worker.engine.criteria.watching import Watched, Watcher, Wiring
+from worker.engine.pulse import Pulse
+
+if TYPE_CHECKING:
+    from worker.engine.formats.splits import Split
+    from worker.engine.graph import CanonicalModel
+    from worker.engine.objectives import Objective
+    from worker.engine.units import Unit
+
+GRADIENTS = frozenset([Statistic.MEAN_GRADIENT, Statistic.SQUARED_GRADIENT])
+INPUTS = frozenset([Statistic.INPUT_NORMS, Statistic.INPUT_PRODUCTS])
+_PATCH_NUMBERS = 2**24
+
+
+@dataclass(frozen=True)
+class Data:
+    """The samples to learn from: these rows of a split. `objective` None: no loss is asked for."""
+
+    split: Split
+    rows: np.ndarray
+    objective: Objective | None
+
+
+def observe(
+    model: CanonicalModel,
+    units: Sequence[Unit],
+    wanted: Mapping[str, frozenset[Statistic]],
+    data: Data,
+    pulse: Pulse,
+) -> dict[str, Moments]:
+    """What the samples show of each unit's weight, by unit id.
+
+    The network runs in evaluation mode, and only sums are kept. A pass counts as one unit of the
+    work of `pulse`, half as much again where samples have to be taken one by one. The model is as
+    before whenever this returns or raises. Raises Stopped.
+    """
+    return _Pass(model, units, wanted, data, pulse).run()
+
+
+class _Pass:
+    def __init__(
+        self,
+        model: CanonicalModel,
+        units: Sequence[Unit],
+        wanted: Mapping[str, frozenset[Statistic]],
+        data: Data,
+        pulse: Pulse,
+    ) -> None:
+        self.model, self.data, self.pulse = model, data, pulse
+        self.units = {unit.id: unit for unit in units}
+        self.moments = {name: Moments(wanted[name]) for name in self.units}
+        self.wiring = Wiring(model, units)
+        self.parameters = _parameters(model, units)
+        self.size = training_batch(model, data.split)
+        for name, moments in self.moments.items():
+            moments.unseen = self.wiring.units[name].unseen
+
+    def run(self) -> dict[str, Moments]:
+        data, model = self.data, self.model
+        mean, squared = (
+            [n for n, m in self.moments.items() if statistic in m.wanted]
+            for statistic in (Statistic.MEAN_GRADIENT, Statistic.SQUARED_GRADIENT)
+        )
+        told = frozenset(
+            name
+            for name, moments in self.moments.items()
+            if moments.wanted & INPUTS and moments.unseen is None
+        )
+        learning = bool(mean or squared)
+        with _learning(model, [self.parameters[name] for name in mean]):
+            ways = Ways()
+            if squared:
+                assert data.objective is not None
+                ways = find_ways(self.model, self.wiring, squared, self.parameters, data)
+            direct = [name for name in mean if name not in ways.copied]
+            share = 1.0 / max(1, -(-len(data.rows) // self.size))
+            for inputs, labels in batches_of(model, data.split, data.rows, self.size):
+                watched = Watched(told, ways.recorded, ways.copied, ways.shared)
+                batch = len(labels)
+                watcher = Watcher(self.wiring, watched, batch, self._on_input, self.pulse.beat)
+                with torch.set_grad_enabled(learning):
+                    output = watcher.run(*inputs)
+                    if learning:
+                        loss = losses(data.objective, output, labels)
+                        self._learn(loss, watched, direct, ways, batch)
+                    del output
+                self.pulse.beat(share)
+        for name in [*ways.general, *ways.unproven]:
+            parameter = self.parameters[name]
+            wide = torch.promote_types(parameter.dtype, torch.float32)
+            self.moments[name].square_sum = torch.zeros_like(parameter.detach(), dtype=wide)
+        if left := [*ways.general, *sorted(ways.disproved)]:
+            self._one_by_one(left)
+        seen = streamed(model, data.rows, self.size)
+        for moments in self.moments.values():
+            moments.samples = seen
+        return self.moments
+
+    def _on_input(self, name: str, use: Use, x: Tensor) -> None:
+        moments = self.moments[name]
+        wide = x.detach().to(torch.promote_types(x.dtype, torch.float32))
+        squares = products = None
+        if Statistic.INPUT_NORMS in moments.wanted:
+            squares = use.squares(wide)
+        if (
+            Statistic.INPUT_PRODUCTS in moments.wanted
+            and use.view.columns(use.shape) <= MOST_COLUMNS
+        ):
+            products = _products(use, wide)
+        moments.add_inputs(use.view, squares, products)
+
+    def _learn(
+        self, loss: Tensor, watched: Watched, direct: Sequence[str], ways: Ways, batch: int
+    ) -> None:
+        """The gradients of a batch, added up. `loss`: the sum of the samples' losses."""
+        records = [(n, record) for n, found in watched.records.items() for record in found]
+        outputs = [output for _, record in records for output in record.outputs]
+        copies = list(watched.copies.items())
+        asked = [*(self.parameters[n] for n in direct), *(c for _, c in copies), *outputs]
+        if not asked or not loss.requires_grad:
+            return
+        found = list(torch.autograd.grad(loss, asked, allow_unused=True))
+        for name in direct:
+            gradient = found.pop(0)
+            if gradient is not None:
+                moments = self.moments[name]
+                moments.gradient_sum = added(moments.gradient_sum, gradient)
+        for name, _ in copies:
+            self._add_copies(name, found.pop(0))
+        add_known(self.moments, watched, found, ways, batch, self.pulse)
+
+    def _add_copies(self, name: str, gradient: Tensor | None) -> None:
+        if gradient is None:
+            return
+        moments, shape = self.moments[name], self.units[name].shape
+        wide = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
+        if Statistic.MEAN_GRADIENT in moments.wanted:
+            part = wide.sum(dim=0).reshape(shape)
+            moments.gradient_sum = added(moments.gradient_sum, part)
+        moments.square_sum = added(moments.square_sum, wide.square().sum(dim=0).reshape(shape))
+
+    def _one_by_one(self, names: Sequence[str]) -> None:
+        """A backward pass a sample, for weights that are used in no known way."""
+        parameters = [self.parameters[name] for name in names]
+        split, rows = self.data.split, self.data.rows
+        seen = streamed(self.model, rows, self.size)
+        with _learning(self.model, parameters):
+            for row in np.resize(rows, seen):
+                gradients = gradient_of_sample(
+                    self.model, split, self.data.objective, int(row), parameters
+                )
+                for name, gradient in zip(names, gradients, strict=True):
+                    if gradient is not None:
+                        total = self.moments[name].square_sum
+                        assert total is not None
+                        wide = gradient.to(total.dtype)
+                        total.addcmul_(wide, wide)
+                self.pulse.beat(0.5 / seen)
+
+
+def _products(use: Use, x: Tensor) -> Tensor:
+    """X X^T over all places, [groups, columns, columns], a few samples at a time."""
+    columns = use.view.columns(use.shape)
+    total = x.new_zeros(use.view.groups, columns, columns)
+    # A convolution's patches are as many numbers as its input times its kernel's places.
+    growth = max(1, columns * use.view.groups // max(1, x.shape[1] if x.dim() > 1 else 1))
+    step = max(1, _PATCH_NUMBERS // max(1, growth * x[:1].numel()))
+    for start in range(0, len(x), step):
+        wide = use.columns(x[start : start + step])
+        for group in range(use.view.groups):
+            flat = wide[:, group].movedim(1, 0).reshape(columns, -1)
+            total[group].addmm_(flat, flat.t())
+    return total
+
+
+def _parameters(model: CanonicalModel, units: Sequence[Unit]) -> dict[str, nn.Parameter]:
+    """The very parameter of each unit, of which gradients can be asked."""
+    own = dict(model.module.named_parameters(remove_duplicate=False))
+    return {unit.id: own[unit.members[0]] for unit in units}
+
+
+@contextmanager
+def _learning(model: CanonicalModel, parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Evaluation mode in which these parameters have gradients and no others do."""
+    before = [(p, p.requires_grad) for p in model.module.parameters() if p.is_floating_point()]
+    chosen = {id(parameter) for parameter in parameters}
+    with evaluating(model), torch.inference_mode(False), torch.enable_grad():
+        try:
+            for parameter, _ in before:
+                parameter.requires_grad_(id(parameter) in chosen)
+            yield
+        finally:
+            for parameter, learns in before:
+                parameter.requires_grad_(learns)
