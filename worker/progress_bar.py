@@ -65,7 +65,7 @@ def progress_bar(total: int, label: str) -> Iterator[ProgressBar]:
         file=sys.stderr,
         width=24,
         show_eta=False,
-        item_show_func=lambda text: text,
+        item_show_func=lambda text: None if text is None else str(text),
     ) as bar:
         shown = ProgressBar(bar, total)
         yield shown

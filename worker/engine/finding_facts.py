@@ -1,0 +1,61 @@
+"""What the engine finds of a cell, as a point that people are shown."""
+
+from __future__ import annotations
+
+from app.domain.goals import Goals
+from app.domain.point_facts import Dense, PointFacts, estimated, whole_drop
+from worker.engine.curves import CurveEngine, Finding
+
+
+def dense_of(engine: CurveEngine) -> tuple[Dense, dict[str, float | None]]:
+    """The dense network's figures, and the `low` and `high` of its accuracy.
+
+    Measures it unless it has been. Raises InputMismatch when outputs and labels don't fit.
+    """
+    said = engine.baseline().as_json()
+    dense = Dense(
+        engine.objective.kind,
+        said["samples"],
+        said["accuracy"],
+        said["loss"],
+        said["metrics"],
+        engine.strata,
+    )
+    return dense, {"low": said["low"], "high": said["high"]}
+
+
+def facts_of(finding: Finding, dense: Dense, goals: Goals) -> PointFacts:
+    """The point with its drop and intervals at the confidence of `goals`.
+
+    Whole ones as they were counted; others are estimates for the split, from their sums.
+    """
+    run, cell = finding.run, finding.cell
+    said = finding.raw.as_json(goals.confidence)
+    facts = PointFacts(
+        cell.unit,
+        cell.criterion,
+        cell.level,
+        run.size,
+        run.removed,
+        finding.samples,
+        said["accuracy"],
+        said["loss"],
+        said["low"],
+        said["high"],
+        said["flips"],
+        said["lost"],
+        said["gained"],
+        metrics=said["metrics"],
+        of=finding.of,
+        kl=said.get("kl"),
+        confidence=goals.confidence,
+        correct=said["correct"],
+    )
+    if facts.whole:
+        drop = whole_drop(dense, facts, goals.confidence)
+        if drop is None:
+            return facts
+        return facts._replace(drop=drop.value, drop_low=drop.low, drop_high=drop.high)
+    sums = run.sums.as_json()
+    own = estimated(dense, sums, goals.confidence, goals.method)
+    return facts._replace(**own, sums=sums)
