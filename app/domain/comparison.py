@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from app.domain.adaptive import RATES, STRATA, Strata, Sums, drop_of, stream_order
+from app.domain.adaptive import Strata, Sums, drop_of
 from app.domain.statistics import normal_quantile
 
 Bits = NDArray[np.bool_]
@@ -78,27 +78,24 @@ def compare(
     *,
     confidence: float,
     strata: Strata | None = None,
-    seed: int = 0,
-    method: str = "looks",
+    members: NDArray[np.uint8] | None = None,
 ) -> Difference:
     """Two networks' right answers [samples, answers], of the same stream, over what both have seen.
 
     The test treats samples as the draws, each for whichever has more answers of it right. Over a
     whole split the difference is exact there, and its interval is for the population (Agresti and
     Min 2005: half an answer is added to each cell); over the beginning of the stream of a
-    stratified split (`strata`, `seed`, and `method`, which decides the order) it is estimated for
-    the split.
+    stratified split it is estimated for the split, from the stratum of each sample of the stream
+    (`members` [samples]). Where that is not known, the plain mean over the samples is given.
     """
     samples = min(len(first), len(second))
-    gains = first[:samples].sum(axis=1, dtype=np.int64) - second[:samples].sum(
-        axis=1, dtype=np.int64
-    )
+    ours, theirs = (bits[:samples].sum(axis=1, dtype=np.int64) for bits in (first, second))
+    gains = ours - theirs
     ahead, behind = int((gains > 0).sum()), int((gains < 0).sum())
     p = mid_p(ahead, behind)
-    if strata is not None and samples < strata.samples:
-        members = stream_members(strata, seed, method)[:samples]
+    if strata is not None and members is not None and samples < strata.samples:
         sums = Sums()
-        sums.add(members, gains * strata.scale)
+        sums.add(members[:samples].astype(np.intp), gains * strata.scale)
         found = drop_of(replace(strata, score="answers"), sums, confidence)
         assert found is not None
         return Difference(found.value, found.low, found.high, p, samples)
@@ -124,16 +121,3 @@ def agresti_min(ahead: int, behind: int, samples: int, confidence: float) -> tup
     spread = (ahead + behind + 1) / total - share * share
     half = normal_quantile(confidence) * math.sqrt(max(0.0, spread) / total)
     return max(-1.0, share - half), min(1.0, share + half)
-
-
-def stream_members(strata: Strata, seed: int, method: str = "looks") -> NDArray[np.intp]:
-    """The stratum of each sample of the stream [samples], in its order.
-
-    Which samples of a stratum come when is random; how strata follow each other is not a matter of
-    which samples they hold.
-    """
-    sizes = np.zeros(STRATA, dtype=np.intp)
-    sizes[: len(strata.sizes)] = strata.sizes
-    members = np.repeat(np.arange(STRATA), sizes)
-    rates = RATES if method == "looks" else (1.0,) * STRATA
-    return members[stream_order(members, seed, rates)]

@@ -265,8 +265,12 @@ class PointReader:
     dense: Dense | None
 
     def stale(self, point: PointFacts) -> bool:
-        """Whether its interval was computed for somebody who asked for another one."""
-        return not point.whole and point.confidence != self.goals.confidence
+        """Whether its interval was computed for somebody who asked for another one.
+
+        A preview never is: it was taken before anything was known of strata.
+        """
+        part = not point.whole and point.samples > PREVIEW
+        return part and point.confidence != self.goals.confidence
 
     def fresh(self, point: PointFacts) -> PointFacts:
         """The point with its drop, and all intervals as this analysis asked for them.

@@ -286,7 +286,8 @@ class Outcome(Base):
     The dense network's own is under unit and criterion "" and level 0. `hits`: the answers of the
     first `samples` of the stream, in its order, a bit each, packed as numpy.packbits does and
     deflated (zlib); null where answers are not right or wrong. `by_class`: `{seen, right}`. `state`
-    and `sums` are of the same samples; what a state means is for the recipe alone.
+    and `sums` are of the same samples; what a state means is for the recipe alone. The dense
+    network's is the stratum of each sample of the stream, a byte each, deflated.
     """
 
     __tablename__ = "outcome"

@@ -16,7 +16,7 @@ from app.domain.goals import Goals
 from app.domain.levels import LEVEL_SCALE, removed_count, to_sparsity
 from app.domain.metrics import Kind
 from app.domain.point_facts import Dense, PointFacts, estimated, whole_drop
-from worker.tasks.outcomes import OutcomeFacts, check_classes, outcome_of
+from worker.tasks.outcomes import OutcomeFacts, check_classes, check_members, outcome_of
 from worker.tasks.reports import (
     BaselineSaid,
     Figures,
@@ -143,6 +143,9 @@ class CurveReader:
         outcome, answers = outcome_of(said, samples, said.correct, None)
         require(said.kind != Kind.SINGLE_LABEL or answers in (0, 1), "answers of no sample")
         check_classes(said.by_class, said, samples)
+        if outcome is not None:
+            require(outcome.state is None or strata is not None, "samples of no strata")
+            check_members(outcome.state, () if strata is None else strata.sizes)
         dense = Dense(said.kind, samples, said.accuracy, said.loss, said.metrics_json(), strata)
         self.found = BaselineFound(said, dense, outcome, answers)
         self.listener.baseline(self.found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +47,7 @@ def outcome_of(
     bits are as many as there are answers, and as many are set as were said to be right.
     """
     packed = None if said.outcome is None else decoded(said.outcome, MAX_HITS_BYTES)
-    state = said.state if isinstance(said, PointSaid) else None
+    state = said.state if isinstance(said, PointSaid) else said.members
     kept = None if state is None else decoded(state, MAX_STATE_BYTES)
     if packed is None:
         if kept is None and said.by_class is None:
@@ -64,6 +64,15 @@ def outcome_of(
     require(len(plain) == -(-samples * answers // 8), "another number of answers")
     require(correct is not None and ones(plain) == correct, "answers that are not those counted")
     return OutcomeFacts(samples, packed, _classes(said), kept, _sums(said)), answers
+
+
+def check_members(state: bytes | None, sizes: Sequence[int]) -> None:
+    """Raises ChildMalformed unless the strata of the stream's samples are of these sizes."""
+    if state is None:
+        return
+    members = np.frombuffer(inflated(state, sum(sizes) + 1), dtype=np.uint8)
+    counted = np.bincount(members, minlength=len(sizes)).tolist()
+    require(counted == list(sizes), "samples of other strata")
 
 
 def _classes(said: BaselineSaid | PointSaid) -> dict[str, Any] | None:
@@ -117,8 +126,8 @@ def said_state(state: bytes | None) -> str | None:
     return None if state is None else base64.b64encode(state).decode()
 
 
-def same_answers(first: bytes | None, second: bytes | None) -> bool:
-    """Whether two deflated outcomes say the same."""
+def same_bytes(first: bytes | None, second: bytes | None) -> bool:
+    """Whether two deflated texts say the same."""
     if first is None or second is None:
         return first is second
     return first == second or inflated(first, MAX_HITS_BYTES) == inflated(second, MAX_HITS_BYTES)

@@ -15,7 +15,7 @@ from app.store.tables import Analysis, Baseline, Dataset, Outcome, Point
 from worker.context import JobContext
 from worker.tasks.children import StreamChanged
 from worker.tasks.curves import BaselineFound, Measured
-from worker.tasks.outcomes import OutcomeFacts, same_answers
+from worker.tasks.outcomes import OutcomeFacts, same_bytes
 from worker.tasks.reports import RemarkSaid, require
 
 
@@ -45,17 +45,15 @@ class PointWriter:
         ChildMalformed when two children of one run don't agree."""
         with self.lock:
             strata = None if found.dense.strata is None else found.dense.strata.as_json()
-            hits = None if found.outcome is None else found.outcome.hits
             if self.fresh is not None:
                 before = self.fresh
                 same = before.dense.strata == found.dense.strata
-                other = None if before.outcome is None else before.outcome.hits
-                require(same and same_answers(other, hits), "two networks where there is one")
+                same = same and same_stream(before.outcome, found.outcome)
+                require(same, "two networks where there is one")
                 return
             self.fresh = found
             if self.stored is not None:
-                stored_hits = None if self.dense is None else self.dense.hits
-                if self.stored.strata != strata or not same_answers(stored_hits, hits):
+                if self.stored.strata != strata or not same_stream(self.dense, found.outcome):
                     raise StreamChanged
                 return
             figures = found.figures
@@ -132,6 +130,13 @@ class PointWriter:
         if added:
             analysis.extra = [list(cell) for cell in sorted(before | added)]
             self.total += len(added)
+
+
+def same_stream(first: Outcome | OutcomeFacts | None, second: OutcomeFacts | None) -> bool:
+    """Whether the dense network answers alike along both, as far as both are known."""
+    if first is None or second is None:
+        return first is second
+    return same_bytes(first.hits, second.hits) and same_bytes(first.state, second.state)
 
 
 def outcome_row(key: str, cell: Cell, facts: OutcomeFacts) -> Outcome:

@@ -235,10 +235,14 @@ class ByClassSaid(Report):
 
 
 class BaselineSaid(Figures):
-    """The dense network: its figures, how the split is stratified, its answers along the stream."""
+    """The dense network: its figures, how the split is stratified, its answers along the stream.
+
+    `members`: the stratum of each sample of the stream, a byte each, deflated.
+    """
 
     of: Count | None = None
     strata: StrataSaid | None = None
+    members: Packed | None = None
     outcome: Packed | None = None
     by_class: ByClassSaid | None = None
 

@@ -6,7 +6,10 @@ import zlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
 from app.domain.comparison import Bits, Difference, answers_of_a_sample, compare, unpack
@@ -27,6 +30,13 @@ class Answers:
 
     outcomes: Mapping[Cell, Outcome]
     dense: Outcome | None
+
+    @cached_property
+    def members(self) -> NDArray[np.uint8] | None:
+        """The stratum of each sample of the stream."""
+        if self.dense is None or self.dense.state is None:
+            return None
+        return np.frombuffer(zlib.decompress(self.dense.state), dtype=np.uint8)
 
     def of(self, cell: Cell) -> Bits | None:
         row = self.outcomes.get(cell)
@@ -103,8 +113,7 @@ def _difference(
         other,
         confidence=found.reader.goals.confidence,
         strata=None if dense is None else dense.strata,
-        seed=found.row.seed,
-        method=found.reader.goals.method,
+        members=answers.members,
     )
 
 
