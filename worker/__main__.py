@@ -169,6 +169,9 @@ def check_evaluation(asked: Mapping[str, Any]) -> None:
 )
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option(
+    "--processes", type=click.IntRange(1, 64), help="Default: one for each core, up to 8."
+)
+@click.option(
     "--task",
     type=click.Choice([str(task) for task in Task]),
     default=Task.CLASSIFICATION.value,
@@ -194,6 +197,7 @@ def analyse(
     refine: int,
     recalibrate_batch_norm: bool,
     seed: int,
+    processes: int | None,
     task: str,
     options: str | None,
     architecture: str | None,
@@ -231,6 +235,7 @@ def analyse(
         recalibrate_batch_norm=recalibrate_batch_norm,
         granularity=granularity,
         seed=seed,
+        processes=processes,
         task=task,
         options=parse_object(options, "--options"),
         architecture=architecture,

@@ -19,14 +19,18 @@ from app.domain.errors import InvalidInput
 from app.domain.goals import Goals, evaluation_of
 from app.domain.levels import DEFAULT_SPARSITIES, to_levels, to_sparsity
 from app.domain.metrics import Kind
-from app.domain.point_facts import PointFacts, PointReader
+from app.domain.point_facts import PointReader
 from app.domain.words import SplitName
-from worker.progress_bar import ProgressBar, progress_bar
+from app.store.tables import Model
+from worker.analyse_children import Collector, measure_together
+from worker.crew import MOST, cores
+from worker.progress_bar import progress_bar
 from worker.report import write_report
 from worker.sandbox.walls import Limits, Walls, take_file
-from worker.tasks.curves import BaselineFound, Cell, CurveReader, Measured, Wanted
-from worker.tasks.descriptions import ImportedDataset, ImportedModel
-from worker.tasks.reports import RemarkSaid
+from worker.tasks.analyse import grouped, grouped_numbers
+from worker.tasks.children import shares
+from worker.tasks.curves import Cell, Wanted
+from worker.tasks.descriptions import ImportedDataset, ImportedModel, Unit
 from worker.tasks.uploads import IMPORT_SECONDS, PREPARED, disk_bytes, silence
 
 DERIVED = "derived.pt2"
@@ -36,7 +40,8 @@ DERIVED = "derived.pt2"
 class Asked:
     """What is to be analysed, and how its files are to be read.
 
-    `evaluation` as `app.domain.goals`, without what is to be as usual.
+    `evaluation` as `app.domain.goals`, without what is to be as usual. `processes` None: one for
+    each core.
     """
 
     model: Path
@@ -47,6 +52,7 @@ class Asked:
     recalibrate_batch_norm: bool = False
     granularity: str = "weight"
     seed: int = 0
+    processes: int | None = None
     task: str = "classification"
     options: Mapping[str, Any] = field(default_factory=dict)
     architecture: str | None = None
@@ -103,7 +109,8 @@ def measured(asked: Asked, walls: Walls, folder: Path) -> dict[str, Any]:
     click.echo(f"reading {asked.model.name} and {asked.dataset.name}", err=True)
     files = {"model": asked.model, "dataset": asked.dataset}
     splits = read_dataset(asked, walls, folder, files)
-    unit_sizes = read_model(asked, walls, folder, files)
+    units = read_model(asked, walls, folder, files)
+    unit_sizes = {unit.id: unit.size for unit in units}
     samples = splits[SplitName.TUNE]
     goals = Goals.of(asked.evaluation, samples=samples)
     levels = to_levels(asked.sparsities or DEFAULT_SPARSITIES)
@@ -114,29 +121,18 @@ def measured(asked: Asked, walls: Walls, folder: Path) -> dict[str, Any]:
         for level in levels
     ]
     refine = int(goals.evaluation["refine"])
-    wanted = Wanted(cells, unit_sizes, samples, goals, every=goals.mode != "knee", extra=refine)
-    arguments = asked.reading | {
-        "split": SplitName.TUNE,
-        "seed": asked.seed,
-        "confidence": goals.confidence,
-        "tolerance": goals.tolerance,
-        "method": goals.method,
-        "precision": goals.evaluation["precision"],
-        "recalibrate": asked.recalibrate_batch_norm,
-        "strata": None,
-        "mode": goals.mode,
-        "refine": refine,
-        "threads": None,
-        "cells": [(unit, name, levels) for unit in unit_sizes for name in asked.criteria],
-        "goals": [goals.base.as_json()],
-        "goal_of": [[0] * len(levels)] * (len(unit_sizes) * len(asked.criteria)),
-        "known": [],
-    }
+    row = Model(units={"weight": [unit.model_dump() for unit in units]})
+    dealt = shares(cells, row, asked.processes or min(MOST, cores()))
+    children = [
+        (
+            arguments_of(asked, goals, mine, threads=max(1, cores() // len(dealt))),
+            Wanted(mine, unit_sizes, samples, goals, every=goals.mode != "knee", extra=refine),
+        )
+        for mine in dealt
+    ]
     with progress_bar(len(cells), f"{len(cells):,} points") as bar:
         found = Collector(bar)
-        reader = CurveReader(wanted, found)
-        with walls.run("analyse", arguments, files, on_message=reader.hear):
-            reader.finish()
+        measure_together(walls, children, files, found)
     return as_document(asked, found, goals, len(cells), unit_sizes)
 
 
@@ -167,8 +163,8 @@ def read_dataset(
     return splits
 
 
-def read_model(asked: Asked, walls: Walls, folder: Path, files: dict[str, Path]) -> dict[str, int]:
-    """The prunable units and their sizes; puts the network made of weights alone into `files`."""
+def read_model(asked: Asked, walls: Walls, folder: Path, files: dict[str, Path]) -> list[Unit]:
+    """The prunable units; puts the network made of weights alone into `files`."""
     arguments = {
         "architecture": asked.architecture,
         "architecture_args": dict(asked.architecture_args or {}) or None,
@@ -186,34 +182,28 @@ def read_model(asked: Asked, walls: Walls, folder: Path, files: dict[str, Path])
         if found.derived:
             files["model"] = folder / DERIVED
             take_file(result.folder, DERIVED, files["model"], disk_bytes(folder))
-    return {unit.id: unit.size for unit in found.units if unit.prunable}
+    return [unit for unit in found.units if unit.prunable]
 
 
-class Collector:
-    """Keeps the latest that is known of each cell, and tells the progress bar."""
-
-    def __init__(self, bar: ProgressBar) -> None:
-        self.bar = bar
-        self.dense: BaselineFound | None = None
-        self.known: dict[Cell, PointFacts] = {}
-        self.settled: set[Cell] = set()
-        self.said: list[RemarkSaid] = []
-
-    def baseline(self, found: BaselineFound) -> None:
-        self.dense = found
-
-    def points(self, measured: list[Measured]) -> None:
-        for each in measured:
-            self.known[each.cell] = each.facts
-            if each.settled:
-                self.settled.add(each.cell)
-        self.bar.count(len(self.known), len(self.settled))
-
-    def remarks(self, said: list[RemarkSaid]) -> None:
-        self.said += said
-
-    def progress(self, fraction: float, seconds: float | None, samples: int) -> None:
-        self.bar.advance(fraction, seconds, samples)
+def arguments_of(asked: Asked, goals: Goals, cells: Sequence[Cell], threads: int) -> dict[str, Any]:
+    """What a child that is to measure `cells` is told."""
+    return asked.reading | {
+        "split": SplitName.TUNE,
+        "seed": asked.seed,
+        "confidence": goals.confidence,
+        "tolerance": goals.tolerance,
+        "method": goals.method,
+        "precision": goals.evaluation["precision"],
+        "recalibrate": asked.recalibrate_batch_norm,
+        "strata": None,
+        "mode": goals.mode,
+        "refine": int(goals.evaluation["refine"]),
+        "threads": threads,
+        "cells": grouped(cells),
+        "goals": [goals.base.as_json()],
+        "goal_of": grouped_numbers(cells, [0] * len(cells)),
+        "known": [],
+    }
 
 
 def as_document(
