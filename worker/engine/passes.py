@@ -198,6 +198,30 @@ class Pass:
         waiting.judge()
 
 
+class Whole:
+    """The whole network as a function of a batch's inputs, dropping values after their last use."""
+
+    def __init__(self, flow: Flow) -> None:
+        self._flow = flow
+        self._order = list(flow.prefix([flow.output]))
+        last = {source: at for at in self._order for source in flow.reads(at)}
+        self._drop: dict[int, list[int]] = {}
+        for source, at in last.items():
+            self._drop.setdefault(at, []).append(source)
+
+    def __call__(self, inputs: Sequence[Tensor]) -> Any:
+        """What the network returns."""
+        flow = self._flow
+        registers = flow.registers()
+        for at, tensor in zip(flow.inputs, inputs, strict=True):
+            registers[at] = tensor
+        for at in self._order:
+            registers[at] = flow.step(at)(registers)
+            for source in self._drop.get(at, ()):
+                registers[source] = None
+        return registers[flow.output]
+
+
 @dataclass(frozen=True)
 class _Batch:
     labels: Tensor

@@ -29,6 +29,11 @@ class Pulse:
         self._done = 0.0
         self._started = self._asked = self._told = time.monotonic()
 
+    @property
+    def should_stop(self) -> Callable[[], bool] | None:
+        """The question itself, for a part of the work that asks it on its own."""
+        return self._should_stop
+
     def beat(self, work: float = 0.0) -> None:
         """Count work as done. Raises Stopped when asked to stop."""
         self._done += work

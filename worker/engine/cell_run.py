@@ -1,0 +1,129 @@
+"""What is known of one cell so far, from the first samples of the stream on."""
+
+from __future__ import annotations
+
+import base64
+import io
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from app.domain.adaptive import Goal, Strata, Sums, needed_samples, reached
+from app.domain.errors import InvalidInput
+from worker.engine.objectives import State, merged
+
+if TYPE_CHECKING:
+    from worker.engine.recalibration import Statistics
+    from worker.engine.sensitivity import Cell
+
+_STATE_BYTES = 8 * 2**20
+"""The most that a kept state may take when it is read again."""
+_HITS, _SEEN = "hits", "seen"
+
+
+class Bits:
+    """A growing row of answers that are right or not, eight to a byte (`numpy.packbits`)."""
+
+    def __init__(self, packed: bytes = b"", count: int = 0) -> None:
+        whole = count // 8
+        self._parts = [packed[:whole]]
+        rest = np.frombuffer(packed[whole : whole + 1], dtype=np.uint8)
+        self._rest = np.unpackbits(rest)[: count - 8 * whole].astype(bool)
+        self.count = count
+
+    def add(self, found: np.ndarray) -> None:
+        """Append answers, bool of any shape."""
+        flat = np.concatenate([self._rest, found.reshape(-1)])
+        whole = len(flat) // 8 * 8
+        self._parts.append(np.packbits(flat[:whole]).tobytes())
+        self._rest = flat[whole:]
+        self.count += found.size
+
+    @property
+    def packed(self) -> bytes:
+        """All of them, the last byte filled with zeros."""
+        return b"".join(self._parts) + np.packbits(self._rest).tobytes()
+
+
+@dataclass(eq=False)
+class CellRun:
+    """Cells of one unit and criterion that remove the same number of entries, being measured.
+
+    `seen` samples of the stream are in the sums. `preview`: what each of the first ones showed
+    (drop, rise of the loss, divergence), until it is known which strata they are of. `hits` None
+    where answers aren't right or wrong, or too many to keep. `statistics`: what batch norms have
+    with these entries removed, where they are re-estimated.
+    """
+
+    cells: list[Cell]
+    removed: int
+    size: int
+    goal: Goal
+    sums: Sums = field(default_factory=Sums)
+    state: State | None = None
+    hits: Bits | None = None
+    seen: int = 0
+    settled: bool = False
+    statistics: Statistics | None = None
+    preview: tuple[np.ndarray, np.ndarray, np.ndarray | None] | None = None
+
+    @property
+    def unit(self) -> str:
+        return self.cells[0].unit
+
+    @property
+    def criterion(self) -> str:
+        return self.cells[0].criterion
+
+    def take(self, seen: int, state: State, hits: Sequence[np.ndarray]) -> None:
+        """Go on to `seen` samples with what a pass has found."""
+        self.seen = seen
+        self.state = state if self.state is None else merged(self.state, state)
+        if self.hits is not None:
+            for found in hits:
+                self.hits.add(found)
+
+    def judge(self, strata: Strata) -> None:
+        """Find out whether this is enough."""
+        self.settled = reached(strata, self.sums, self.goal)
+
+    def needed(self, strata: Strata) -> int:
+        """About how many samples it will have taken in the end."""
+        return self.seen if self.settled else needed_samples(strata, self.sums, self.goal)
+
+    def packed_state(self) -> str | None:
+        """All that is needed to go on later, as text; None where it would be large."""
+        if self.state is None:
+            return None
+        kept = dict(self.state)
+        kept[_SEEN] = np.array([self.seen, -1 if self.hits is None else self.hits.count])
+        if self.hits is not None:
+            kept[_HITS] = np.frombuffer(self.hits.packed, dtype=np.uint8)
+        if sum(np.asarray(each).nbytes for each in kept.values()) > _STATE_BYTES:
+            return None
+        file = io.BytesIO()
+        np.savez(file, **{name: np.asarray(each) for name, each in kept.items()})
+        return base64.b64encode(zlib.compress(file.getvalue(), 6)).decode()
+
+    def resume(self, known: Mapping[str, Any]) -> None:
+        """Go on from `{samples, sums, state}` of an earlier run. Raises InvalidInput."""
+        try:
+            expand = zlib.decompressobj()
+            data = expand.decompress(base64.b64decode(known["state"]), 4 * _STATE_BYTES)
+            with np.load(io.BytesIO(data), allow_pickle=False) as file:
+                kept = {name: file[name] for name in file.files}
+            seen, count = (int(number) for number in kept.pop(_SEEN))
+            packed = kept.pop(_HITS, None)
+            sums = Sums.of(known["sums"])
+        except (KeyError, ValueError, TypeError, OSError, EOFError, zlib.error) as error:
+            raise InvalidInput(
+                "What was kept of a point can't be read.", "Measure it again."
+            ) from error
+        if seen != known["samples"] or seen != sums.samples:
+            raise InvalidInput("What was kept of a point is of other samples.", "Measure it again.")
+        self.seen, self.state, self.sums = seen, kept, sums
+        if self.hits is not None and packed is not None:
+            self.hits = Bits(packed.tobytes(), count)

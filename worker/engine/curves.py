@@ -1,0 +1,519 @@
+"""Curves that are good enough to decide on within seconds, and sharper until they are exact.
+
+All cells see the samples of the split in one order (`stream.py`). First every cell sees a few, as
+a preview; then each goes on from look to look until its goal is reached or the split is used up.
+Batches outside, units inside, as in `sensitivity.py`: a pass computes the dense prefix of a batch
+once for all of its cells. A cell that has seen all samples has the figures of the whole split.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from app.domain.adaptive import PREVIEW, STRATA, Goal, Strata, Sums, first_samples, strata_of
+from app.domain.levels import coarse_to_fine
+from app.domain.metrics import Kind
+from worker.engine.calibration_pass import CalibrationPass, PrunedCell
+from worker.engine.cell_run import Bits, CellRun
+from worker.engine.objectives import Evaluation, Judged, SingleLabel
+from worker.engine.passes import Job, Pass, Whole, pass_length
+from worker.engine.pulse import Pulse
+from worker.engine.sensitivity import Cell, SensitivityEngine
+from worker.engine.stream import DenseBatch, DenseStream, Stream, right_of, sizes_of
+
+if TYPE_CHECKING:
+    from worker.engine.search import Search
+
+_MOST_HITS = 2**26
+"""With more answers than this in a split their hits are not kept."""
+_PARTS = ("d", "l", "k")
+_TELL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is known of a cell now. `whole`: the figures of the whole split, once it is measured.
+
+    `preview`: the strata are not known yet; all samples count as of stratum 0.
+    """
+
+    cell: Cell
+    run: CellRun
+    samples: int
+    of: int
+    settled: bool
+    whole: Evaluation | None
+    raw: Evaluation
+    preview: bool = False
+
+
+class CurveEngine(SensitivityEngine):
+    """Measures cells along the stream. As `SensitivityEngine`; `measure` in the place of `run`."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._stream: Stream | None = None
+        self._first: np.ndarray | None = None
+        self._dense_stream: DenseStream | None = None
+        self._hardness: list[np.ndarray] = []
+        self._wrong: list[np.ndarray] = []
+        self._counts: list[np.ndarray] = []
+        self._dense_hits: list[np.ndarray] | None = []
+        self._calibration: CalibrationPass | None = None
+        self._first_scale = 1.0
+        self._left: Callable[[], tuple[float, float]] = lambda: (0.0, 0.0)
+        self._measured_samples = 0
+
+    @property
+    def evaluated_samples(self) -> int:
+        """Samples times cells run so far."""
+        return self._measured_samples
+
+    @property
+    def stream(self) -> Stream:
+        """The order of the samples; the dense network is run for it once. Raises InputMismatch."""
+        if self._stream is None:
+            self.predictions()
+            self._stream = self._make_stream()
+            with self._running():
+                flow = self._compiled()
+                self._dense_stream = DenseStream(
+                    self._model, self._stream, self.objective, Whole(flow)
+                )
+            self._hardness, self._wrong, self._counts = [], [], []
+        return self._stream
+
+    @property
+    def strata(self) -> Strata:
+        return self.stream.strata
+
+    @property
+    def dense_hits(self) -> Bits | None:
+        """Which of the dense network's answers are right, in stream order; None for numbers."""
+        order = self.stream.order
+        if not self._dense_hits:
+            return None
+        bits = Bits()
+        bits.add(np.concatenate(self._dense_hits)[order])
+        return bits
+
+    def runs_for(self, wanted: Iterable[tuple[Cell, Any]]) -> list[CellRun]:
+        """One run for all cells of a unit and criterion that remove as much, coarse levels first.
+
+        `wanted` are cells with their goals; those that share a run get the stricter goal.
+        """
+        goals = dict(wanted)
+        found: dict[tuple[str, str, int], CellRun] = {}
+        for cell in self._ordered(list(goals)):
+            removed, size = self._removed(cell), self._by_id[cell.unit].size
+            key = (cell.unit, cell.criterion, removed)
+            if key in found:
+                found[key].cells.append(cell)
+                if stricter(goals[cell], found[key].goal):
+                    found[key].goal = goals[cell]
+            else:
+                hits = Bits() if self._keeps_hits else None
+                found[key] = CellRun([cell], removed, size, goals[cell], hits=hits)
+        return list(found.values())
+
+    def measure(
+        self,
+        search: Search,
+        on_finding: Callable[[Finding], None],
+        should_stop: Callable[[], bool] | None = None,
+        on_progress: Callable[[float], None] | None = None,
+        on_dense: Callable[[], None] | None = None,
+        preview: bool = True,
+    ) -> None:
+        """Measure what `search` asks for until it asks for nothing more.
+
+        `on_finding` gets each cell again whenever it is known better: after the preview, now and
+        then, and once for all when it is settled. `on_dense` is called when the dense network has
+        been measured on the whole split, which a preview does not wait for.
+
+        Raises Stopped within a few hundred milliseconds of `should_stop()` turning true,
+        InvalidInput for a cell that doesn't fit the units.
+        """
+        pulse = self._pulse = _CurvePulse(should_stop, on_progress, lambda: self._left())
+        pulse.check()
+        self.prepare(list(dict.fromkeys(run.criterion for run in search.runs())), should_stop)
+        if preview and self._stream is None and self._samples > 2 * PREVIEW:
+            fresh = [run for run in search.runs() if run.removed and run.seen == 0]
+            self._preview(fresh, on_finding, pulse)
+        self.predictions(should_stop)
+        stream = self.stream
+        if on_dense is not None:
+            on_dense()
+        self._left = lambda: self._work(search)
+        for run in search.runs():
+            self._rebin(run, stream)
+        told = time.monotonic()
+        while active := search.active():
+            idle = [run for run in active if run.removed == 0]
+            if idle:
+                for run in idle:
+                    self._settle_whole(run)
+                    self._tell(run, on_finding)
+                search.settled(idle)
+                continue
+            partial_runs = [run for run in active if not run.goal.whole]
+            if partial_runs:
+                seen = min(run.seen for run in partial_runs)
+                group = [run for run in partial_runs if run.seen == seen]
+                until = stream.next_look(seen)
+            else:
+                seen = active[0].seen
+                group = [run for run in active if run.seen == seen]
+                until = self._samples
+            done = self._advance(group, until, on_finding, pulse, told)
+            if done:
+                told = time.monotonic()
+            search.settled([run for run in group if run.settled])
+            pulse.tell()
+        self._left = lambda: (0.0, 0.0)
+        pulse.tell()
+
+    def evaluation(self, run: CellRun) -> Evaluation:
+        """The figures of the samples seen so far, as they are."""
+        if run.removed == 0 or run.state is None:
+            return self.baseline()
+        return self.objective.restore([run.state]).evaluation(0)
+
+    # How a pass goes.
+
+    def _advance(
+        self,
+        group: Sequence[CellRun],
+        until: int,
+        on_finding: Callable[[Finding], None],
+        pulse: Pulse,
+        told: float,
+    ) -> bool:
+        """Bring runs that have seen the same samples to `until`; whether all of them were told."""
+        seen = group[0].seen
+        share = (until - seen) / self._samples
+        prefix = sum(self._seconds) * share
+        costs = [self._cost(run.unit) * share for run in group]
+        at, position = 0, 2
+        # Long passes report as they end; short ones would spend their time on telling.
+        telling = time.monotonic() - told >= _TELL_SECONDS
+        while at < len(group):
+            length = pass_length(costs[at:], prefix, position, self.objective.row_bytes)
+            some = group[at : at + length]
+            with self._running():
+                self._pass(some, self.stream.bounds(seen, until), pulse)
+            for run in some:
+                run.judge(self.strata)
+                if run.settled or telling:
+                    self._tell(run, on_finding)
+            at += length
+            position += 1
+            pulse.tell()
+        return telling
+
+    def _pass(
+        self, runs: Sequence[CellRun], bounds: Sequence[tuple[int, int]], pulse: Pulse
+    ) -> None:
+        """Show the runs these batches of the stream. Call it within `_running`."""
+        assert self._dense_stream is not None
+        watches = self._watches(runs, pulse)
+        one_pass = Pass(self._compiled(), [watch.job for watch in watches])
+        for start, stop in bounds:
+            batch = self._dense_stream.batch(start, stop)
+            for watch in watches:
+                watch.batch = batch
+            share = (stop - start) / self._samples
+            one_pass.run_batch(
+                batch.inputs, batch.labels, batch.answers, pulse, share, batch.reference
+            )
+            self._measured_samples += (stop - start) * len(runs)
+        for watch in watches:
+            watch.finish(bounds[-1][1])
+
+    def _watches(self, runs: Sequence[CellRun], pulse: Pulse) -> list[_Watch]:
+        grouped: dict[tuple[str, str], list[CellRun]] = {}
+        for run in runs:
+            grouped.setdefault((run.unit, run.criterion), []).append(run)
+        if self._recalibrated:
+            self._estimate_statistics(runs, pulse)
+        jobs = self._jobs([run.cells[0] for run in runs])
+        watches = []
+        for key, some in grouped.items():
+            some.sort(key=lambda run: run.removed)
+            job = jobs[key]
+            if self._recalibrated:
+                job.statistics = [run.statistics for run in some]
+            watches.append(_Watch(job, some, self._scale, keep=self._stream is None))
+        return watches
+
+    def _estimate_statistics(self, runs: Sequence[CellRun], pulse: Pulse) -> None:
+        """What batch norms have in each cell, found once and kept."""
+        waiting = [run for run in runs if run.statistics is None]
+        if not waiting:
+            return
+        if self._calibration is None:
+            assert self._train is not None
+            self._calibration = CalibrationPass(self._model, self._train, self._seed)
+        found = self._calibration.run([self._pruned(run) for run in waiting], pulse.should_stop)
+        for run, statistics in zip(waiting, found, strict=True):
+            run.statistics = statistics
+
+    def _pruned(self, run: CellRun) -> PrunedCell:
+        weight, removal = self._weight(run.unit), self._removal(run.unit, run.criterion)
+        original = weight.clone()
+
+        def prune() -> None:
+            new = removal.weight(run.removed)
+            if new is None:
+                weight.masked_fill_(removal.rank < run.removed, 0)
+            else:
+                weight.copy_(new)
+
+        return PrunedCell(weight, prune, lambda: weight.copy_(original))
+
+    # The dense network, and the stream that follows from it.
+
+    def _see_dense(self, start: int, outputs: Tensor, labels: Tensor, judged: Judged) -> None:
+        counts = self.objective.counts(labels)
+        self._counts.append(counts)
+        if isinstance(self.objective, SingleLabel) and outputs.shape[1] > 1:
+            top = outputs.float().topk(2, dim=1).values
+            self._hardness.append((top[:, 1] - top[:, 0]).numpy())
+            assert judged.hits is not None
+            self._wrong.append(~judged.hits[0])
+        else:
+            with np.errstate(all="ignore"):
+                self._hardness.append(judged.losses[0] / np.maximum(1, counts))
+        if judged.hits is None or not self._keeps_hits:
+            self._dense_hits = None
+        elif self._dense_hits is not None:
+            self._dense_hits.append(judged.hits[0])
+
+    @property
+    def _keeps_hits(self) -> bool:
+        if self.objective.kind is Kind.REGRESSION:
+            return False
+        _, labels = self._split.batch(0, 1)
+        return labels.numel() * self._samples <= _MOST_HITS
+
+    @property
+    def _scale(self) -> float:
+        return self._stream.strata.scale if self._stream is not None else self._first_scale
+
+    def _make_stream(self) -> Stream:
+        hardness = np.concatenate(self._hardness).astype(np.float64)
+        members = strata_of(hardness, np.concatenate(self._wrong) if self._wrong else None)
+        answers = float(sum(counts.sum() for counts in self._counts))
+        kind = self.objective.kind
+        strata = Strata(
+            sizes_of(members),
+            scale=self._samples / max(1.0, answers),
+            score="loss" if kind in (Kind.REGRESSION, Kind.LANGUAGE_MODELLING) else "answers",
+            loss_scale=self._loss_scale(),
+        )
+        return Stream.of(
+            self._split,
+            members,
+            strata,
+            seed=self._seed,
+            first=self._first_rows(),
+            batch_size=self.batch_size,
+            fixed_batch=self._model.fixed_batch,
+        )
+
+    def _loss_scale(self) -> float:
+        """1 / variance of a regression's labels, so that drops are of R²; else 1."""
+        if self.objective.kind is not Kind.REGRESSION:
+            return 1.0
+        total = squares = count = 0.0
+        for start, stop in self._bounds:
+            values = self._split.labels[start:stop].astype(np.float64)
+            total, squares = total + values.sum(), squares + (values * values).sum()
+            count += values.size
+        variance = squares / count - (total / count) ** 2
+        return 1.0 / variance if variance > 0 else 1.0
+
+    # The preview, before anything is known of the split.
+
+    def _first_rows(self) -> np.ndarray:
+        if self._first is None:
+            fixed = self._model.fixed_batch or 1
+            count = min(self._samples, -(-PREVIEW // fixed) * fixed)
+            labels = None
+            if isinstance(self.objective, SingleLabel):
+                labels = np.asarray(self._split.labels)
+            self._first = first_samples(labels, self._samples, count, self._seed)
+        return self._first
+
+    def _preview(
+        self, runs: Sequence[CellRun], on_finding: Callable[[Finding], None], pulse: Pulse
+    ) -> None:
+        rows = self._first_rows()
+        members = np.zeros(self._samples, dtype=np.intp)
+        strata = Strata((self._samples, *[0] * 7))
+        with self._running():
+            flow = self._compiled()
+            stream = Stream.of(
+                self._split,
+                members,
+                strata,
+                seed=self._seed,
+                first=rows,
+                batch_size=self.batch_size,
+                fixed_batch=self._model.fixed_batch,
+            )
+            dense = DenseStream(self._model, stream, self.objective, Whole(flow))
+            bounds = stream.bounds(0, len(rows))
+            self._seconds = [0.0] * flow.count
+            counts = sum(self.objective.counts(dense.batch(*b).labels).sum() for b in bounds)
+            self._first_scale = len(rows) / max(1, int(counts))
+        self._dense_stream = dense
+        turn = coarse_to_fine([run.cells[0].level for run in runs])
+        for level in turn:
+            some = [run for run in runs if run.cells[0].level == level]
+            with self._running():
+                self._pass(some, bounds, pulse)
+            for run in some:
+                self._tell(run, on_finding, preview=True)
+        self._dense_stream = None
+        self._costs.clear()
+
+    def _rebin(self, run: CellRun, stream: Stream) -> None:
+        """Put a preview's samples into their strata, now that these are known."""
+        if run.preview is None:
+            return
+        drops, rises, apart = run.preview
+        lost, gained = run.sums.lost, run.sums.gained
+        factor = stream.strata.scale / self._first_scale
+        run.sums = Sums(lost=lost, gained=gained)
+        run.sums.add(
+            stream.members[: len(drops)],
+            drops * factor,
+            rises * factor,
+            None if apart is None else apart * factor,
+        )
+        run.preview = None
+
+    # Telling.
+
+    def _settle_whole(self, run: CellRun) -> None:
+        run.seen, run.settled = self._samples, True
+
+    def _tell(
+        self, run: CellRun, on_finding: Callable[[Finding], None], preview: bool = False
+    ) -> None:
+        raw = self.evaluation(run)
+        whole = raw if run.seen == self._samples else None
+        for cell in run.cells:
+            on_finding(
+                Finding(cell, run, run.seen, self._samples, run.settled, whole, raw, preview)
+            )
+
+    def _work(self, search: Search) -> tuple[float, float]:
+        """Seconds of work done and left, by what nodes cost and cells will need."""
+        done = left = 0.0
+        for run in search.runs():
+            if run.removed:
+                done += self._cost(run.unit) / self._samples * run.seen
+        for run in search.expected():
+            if run.removed:
+                more = run.needed(self.strata) - run.seen
+                left += self._cost(run.unit) / self._samples * more
+        return done, left
+
+
+class _Watch:
+    """Adds up what one job shows of its runs, a row each."""
+
+    def __init__(self, job: Job, runs: Sequence[CellRun], scale: float, keep: bool) -> None:
+        self.job = job
+        self.batch: DenseBatch | None = None
+        self._runs = runs
+        self._scale = scale
+        self._n = np.zeros(STRATA)
+        self._sums = np.zeros((len(runs), 2 * len(_PARTS), STRATA))
+        self._hits: list[list[np.ndarray]] = [[] for _ in runs]
+        self._early: list[list[np.ndarray]] | None = [[] for _ in runs] if keep else None
+        job.observe = self._see
+
+    def _see(self, first: int, judged: Judged) -> None:
+        batch = self.batch
+        assert batch is not None
+        rows, samples = judged.losses.shape
+        shown = np.zeros((rows, 2, len(_PARTS), samples))
+        with np.errstate(all="ignore"):
+            if judged.hits is not None:
+                shown[:, 0, 0] = batch.right - right_of(judged.hits)
+            shown[:, 0, 1] = judged.losses - batch.losses
+            if judged.divergences is not None:
+                shown[:, 0, 2] = judged.divergences
+            shown[:, 0] *= self._scale
+            np.square(shown[:, 0], out=shown[:, 1])
+            found = shown.reshape(rows, -1, samples) @ batch.onehot
+            self._sums[first : first + rows] += found
+        if first == 0:
+            self._n += batch.onehot.sum(axis=0)
+        for row in range(rows):
+            if judged.hits is not None and self._runs[first + row].hits is not None:
+                self._hits[first + row].append(judged.hits[row])
+            if self._early is not None:
+                self._early[first + row].append(shown[row, 0])
+
+    def finish(self, seen: int) -> None:
+        """Hand over to the runs, which have now seen so many samples."""
+        for row, run in enumerate(self._runs):
+            found = self.job.tally.evaluation(row)
+            sums, more = run.sums, self._sums[row]
+            with np.errstate(all="ignore"):
+                for at, part in enumerate(_PARTS):
+                    setattr(sums, part, getattr(sums, part) + more[at])
+                    squares = getattr(sums, part + "2") + more[len(_PARTS) + at]
+                    setattr(sums, part + "2", squares)
+            sums.n = sums.n + self._n
+            sums.lost += found.lost or 0
+            sums.gained += found.gained or 0
+            run.take(seen, self.job.tally.state(row), self._hits[row])
+            if self._early is not None:
+                run.preview = tuple(np.concatenate(self._early[row], axis=1))
+
+
+class _CurvePulse(Pulse):
+    """Progress by the work that cells are expected to take, which changes as they are measured."""
+
+    def __init__(
+        self,
+        should_stop: Callable[[], bool] | None,
+        on_progress: Callable[[float], None] | None,
+        work: Callable[[], tuple[float, float]],
+    ) -> None:
+        super().__init__(should_stop, on_progress)
+        self._work = work
+        self._began: tuple[float, float] | None = None
+
+    @property
+    def fraction(self) -> float:
+        done, left = self._work()
+        return done / (done + left) if done + left > 0 else 0.0
+
+    @property
+    def remaining_seconds(self) -> float | None:
+        done, left = self._work()
+        now = time.monotonic()
+        if self._began is None and done > 0:
+            self._began = (now, done)
+        if self._began is None or done <= self._began[1]:
+            return None
+        return (now - self._began[0]) * left / (done - self._began[1])
+
+
+def stricter(one: Goal, other: Goal) -> bool:
+    """Whether one goal asks for more samples than the other."""
+    if one.whole or other.whole:
+        return one.whole and not other.whole
+    return one.half_width < other.half_width

@@ -1,0 +1,223 @@
+"""Which cells to measure next: all of a grid, those around a threshold, or one knee a unit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from app.domain.adaptive import Strata, drop_of
+from app.domain.levels import LEVEL_SCALE
+from worker.engine.cell_run import CellRun
+from worker.engine.sensitivity import Cell
+
+MakeRun = Callable[[Cell], CellRun]
+
+
+class Search(Protocol):
+    """Decides by what has been seen; knows nothing of networks."""
+
+    def runs(self) -> Sequence[CellRun]:
+        """All runs it may ask for, in the order in which people want to see them."""
+        ...
+
+    def active(self) -> list[CellRun]:
+        """Those to be measured further now; none when it is done."""
+        ...
+
+    def settled(self, runs: Sequence[CellRun]) -> None:
+        """Is told which of them have reached their goal."""
+        ...
+
+    def expected(self) -> list[CellRun]:
+        """Those that will be measured further, as far as can be told."""
+        ...
+
+
+class GridSearch:
+    """Every cell until it reaches its goal."""
+
+    def __init__(self, runs: Iterable[CellRun]) -> None:
+        self._runs = list(runs)
+
+    def runs(self) -> Sequence[CellRun]:
+        return self._runs
+
+    def active(self) -> list[CellRun]:
+        return [run for run in self._runs if not run.settled]
+
+    def settled(self, runs: Sequence[CellRun]) -> None:
+        pass
+
+    def expected(self) -> list[CellRun]:
+        return self.active()
+
+
+class RefiningSearch(GridSearch):
+    """The grid, then `refine` more levels for each curve where it crosses the tolerated drop.
+
+    Each halves the step between the last level below the tolerance, counted from the dense
+    network's end, and the first above it: the first crossing, so that no cliff is stepped over.
+    `make` gives the run of a new cell.
+    """
+
+    def __init__(
+        self,
+        runs: Iterable[CellRun],
+        strata: Callable[[], Strata],
+        tolerance: float,
+        refine: int,
+        make: MakeRun,
+    ) -> None:
+        super().__init__(runs)
+        self._strata = strata
+        self._tolerance = tolerance
+        self._make = make
+        self._left = dict.fromkeys(curves(self._runs), refine)
+
+    def active(self) -> list[CellRun]:
+        found = super().active()
+        return found or self._refined()
+
+    def _refined(self) -> list[CellRun]:
+        fresh: list[CellRun] = []
+        for key, runs in curves(self._runs).items():
+            if self._left[key] > 0:
+                self._left[key] -= 1
+                level = self._between(runs)
+                if level is not None:
+                    fresh.append(self._make(Cell(*key, level)))
+        self._runs += fresh
+        return [run for run in fresh if not run.settled] or (
+            self._refined() if any(self._left.values()) and fresh else []
+        )
+
+    def _between(self, runs: Sequence[CellRun]) -> int | None:
+        low, removed = 0, 0
+        for run in runs:
+            drop = drop_of(self._strata(), run.sums)
+            if drop is None:
+                return None
+            level = run.cells[0].level
+            if drop.value > self._tolerance:
+                middle = (low + level) // 2
+                step = LEVEL_SCALE / max(1, run.size)
+                # Without a whole entry between them there is nothing to find out.
+                worth = run.removed - removed > 1 and level - low > max(2.0, step)
+                return middle if worth else None
+            low, removed = level, run.removed
+        return None
+
+
+@dataclass
+class _Bracket:
+    """Where the knee of one curve is: above run `low` (-1: none), below run `high`."""
+
+    runs: list[CellRun]
+    low: int = -1
+    high: int = 0
+    probe: int | None = None
+    checked: bool = False
+
+
+class KneeSearch:
+    """For each curve the largest level whose drop is within the tolerance, by bisection.
+
+    The first guess comes from the previews. Each probe is measured until it is clear on which side
+    of the tolerance its drop is, or known to the goal's width. Bisection trusts that curves fall;
+    so once a knee is found, every lower level whose drop looks beyond the tolerance is probed too,
+    and the knee moves below it if it is.
+    """
+
+    def __init__(
+        self, runs: Iterable[CellRun], strata: Callable[[], Strata], tolerance: float
+    ) -> None:
+        self._runs = list(runs)
+        self._strata = strata
+        self._tolerance = tolerance
+        for run in self._runs:
+            run.goal = replace(run.goal, tolerance=tolerance)
+        self._brackets = [_Bracket(runs, high=len(runs)) for runs in curves(self._runs).values()]
+        self._started = False
+
+    def runs(self) -> Sequence[CellRun]:
+        return self._runs
+
+    def active(self) -> list[CellRun]:
+        if not self._started:
+            self._started = True
+            for bracket in self._brackets:
+                self._next(bracket, self._guess(bracket))
+        return [b.runs[b.probe] for b in self._brackets if b.probe is not None]
+
+    def settled(self, runs: Sequence[CellRun]) -> None:
+        known = {id(run) for run in runs}
+        for bracket in self._brackets:
+            if bracket.probe is not None and id(bracket.runs[bracket.probe]) in known:
+                self._note(bracket, bracket.probe)
+                self._next(bracket)
+
+    def expected(self) -> list[CellRun]:
+        waiting = []
+        for bracket in self._brackets:
+            if bracket.probe is not None:
+                waiting.append(bracket.runs[bracket.probe])
+                left = bracket.runs[bracket.low + 1 : bracket.high]
+                waiting += [run for run in left[:: max(1, len(left) // 2)] if not run.settled]
+        return waiting
+
+    def _note(self, bracket: _Bracket, at: int) -> None:
+        if self._fails(bracket.runs[at]):
+            bracket.high = min(bracket.high, at)
+            bracket.low = min(bracket.low, at - 1)
+        else:
+            bracket.low = max(bracket.low, at)
+
+    def _next(self, bracket: _Bracket, guess: int | None = None) -> None:
+        """Choose the probe; what is settled already costs nothing."""
+        bracket.probe = None
+        while True:
+            if bracket.high - bracket.low <= 1:
+                at = self._suspect(bracket)
+                if at is None:
+                    return
+            else:
+                at = guess if guess is not None else (bracket.low + bracket.high) // 2
+                at = min(max(at, bracket.low + 1), bracket.high - 1)
+                guess = None
+            if not bracket.runs[at].settled:
+                bracket.probe = at
+                return
+            self._note(bracket, at)
+
+    def _suspect(self, bracket: _Bracket) -> int | None:
+        """A level below the knee that looks too bad to be below it, and was not probed yet."""
+        for at in range(bracket.low):
+            run = bracket.runs[at]
+            drop = drop_of(self._strata(), run.sums, run.goal.confidence)
+            if drop is not None and not run.settled and drop.low > self._tolerance:
+                return at
+        return None
+
+    def _fails(self, run: CellRun) -> bool:
+        drop = drop_of(self._strata(), run.sums, run.goal.confidence, run.goal.method)
+        return drop is None or drop.value > self._tolerance
+
+    def _guess(self, bracket: _Bracket) -> int:
+        within = -1
+        for at, run in enumerate(bracket.runs):
+            if run.seen == 0:
+                return len(bracket.runs) // 2
+            if not self._fails(run):
+                within = at
+        return within
+
+
+def curves(runs: Iterable[CellRun]) -> dict[tuple[str, str], list[CellRun]]:
+    """Runs by unit and criterion, by rising number of entries removed."""
+    found: dict[tuple[str, str], list[CellRun]] = {}
+    for run in runs:
+        found.setdefault((run.unit, run.criterion), []).append(run)
+    for some in found.values():
+        some.sort(key=lambda run: run.removed)
+    return found
