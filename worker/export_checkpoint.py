@@ -11,7 +11,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,10 +19,14 @@ from app.domain.errors import Conflict, InvalidInput
 from worker.sandbox.walls import Walls, take_file
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sqlalchemy.orm import Session
 
     from app.store.blobs import Blobs
     from app.store.tables import Analysis, Dataset, Experiment, Measurement, Model, Plan, Run
+    from worker.sandbox.running import OnMessage
+    from worker.sandbox.walls import Limits, Result
     from worker.tasks.pruning import Pruning
 
 FORMATS = ("safetensors", "pth", "masks", "recipe")
@@ -51,7 +55,7 @@ class Subject:
         if self.experiment is None or self.run is None:
             return Pruning.of_plan(sizes, self.plan, self.analysis.seed)
         seed = self.experiment.settings["seed"]
-        return Pruning.of_run(self.run.name, sizes, self.plan, seed)
+        return Pruning.of_run(self.run.name, sizes, self.plan, self.analysis.seed, seed)
 
     def removed(self) -> dict[str, int]:
         """Entries that left each unit."""
@@ -116,23 +120,56 @@ def write_recipe(subject: Subject, out: Path) -> None:
     out.write_text(text + "\n", encoding="utf-8")
 
 
-def write_weights(
-    subject: Subject, blobs: Blobs, walls: Walls, file_format: str, out: Path
-) -> None:
-    """Weights or masks, by the recipe `export`."""
-    from worker.tasks.uploads import disk_bytes, network_sha256, require_network, silence
+@dataclass(frozen=True)
+class Desk:
+    """What reading uploads takes, without a job: blobs, walls, a folder for what is unpacked."""
 
-    require_network(subject.model)
-    files = {"model": blobs.local_path(network_sha256(subject.model))}
+    blobs: Blobs
+    walls: Walls
+    data_dir: Path
+
+    def inside(
+        self,
+        recipe: str,
+        arguments: Mapping[str, Any],
+        files: Mapping[str, Path],
+        on_message: OnMessage,
+        *,
+        limits: Limits | None = None,
+    ) -> Result:
+        return self.walls.run(recipe, arguments, files, on_message=on_message, limits=limits)
+
+    def scratch(self, *parts: str) -> Path:
+        path = self.data_dir.joinpath("work", *parts)
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+def write_weights(subject: Subject, desk: Desk, file_format: str, out: Path) -> None:
+    """Weights or masks, by the recipe `export`."""
+    from worker.tasks import uploads
+
+    uploads.require_network(subject.model)
+    blobs, pruning = desk.blobs, subject.pruning
+    retrained = subject.run is not None and subject.run.checkpoint_sha256 is not None
+    if pruning.learns and not (retrained and file_format != "masks"):
+        # What leaves follows from training samples, as it did in the analysis.
+        files = uploads.files_of(desk, subject.model, subject.dataset)
+    else:
+        files = {"model": blobs.local_path(uploads.network_sha256(subject.model))}
     if subject.run is not None and subject.run.checkpoint_sha256 is not None:
         files["weights"] = blobs.local_path(subject.run.checkpoint_sha256)
     if subject.model.derived_sha256 is not None:
         files["upload"] = blobs.local_path(subject.model.sha256)
     details = subject.model.details or {}
     keys = {"key_prefix": details.get("key_prefix") or "", "renamed": details.get("renamed") or {}}
-    arguments = {"format": file_format, "keys": keys, "pruning": subject.pruning.argument}
-    with walls.run("export", arguments, files, on_message=silence) as result:
-        take_file(result.folder, CHECKPOINT, out, disk_bytes(out.parent))
+    arguments = uploads.reading(subject.dataset) | {
+        "format": file_format,
+        "keys": keys,
+        "pruning": pruning.argument,
+    }
+    with desk.inside("export", arguments, files, uploads.silence) as result:
+        take_file(result.folder, CHECKPOINT, out, uploads.disk_bytes(out.parent))
 
 
 @click.command()
@@ -183,7 +220,7 @@ def make(
             write_recipe(subject, out)
         else:
             blobs = Blobs(settings.blob_url, settings.data_dir)
-            write_weights(subject, blobs, walls, file_format, out)
+            write_weights(subject, Desk(blobs, walls, settings.data_dir), file_format, out)
     finally:
         if walls is not None:
             walls.close()

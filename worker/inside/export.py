@@ -10,42 +10,58 @@ from torch import Tensor
 
 from worker.engine.formats.checkpoints import (
     as_uploaded,
-    pruned_state,
+    copy_state,
     write_masks,
     write_pth,
     write_safetensors,
 )
+from worker.engine.graph import CanonicalModel
+from worker.engine.masks import MaskSet
 from worker.engine.train_state import put_back
 from worker.engine.units import weight_units
 from worker.inside.job import InsideJob
-from worker.inside.opening import open_network
-from worker.inside.pruning import masks_of
+from worker.inside.opening import open_both, open_network
+from worker.inside.pruning import learning_split, masks_of, pruned_network
 
 CHECKPOINT = "checkpoint"
+WRITERS = {"safetensors": write_safetensors, "pth": write_pth}
 
 
 def run(job: InsideJob) -> dict[str, Any]:
     """File `model`, and `weights` where a run's are wanted; arguments `format`, `pruning` as
     `masks_of`. Writes the file "checkpoint".
 
+    Where the criterion learns from training samples, the data set comes along as for `open_both`.
     Where the network was made from weights alone, these are the file `upload`, and `keys` are the
     keyword arguments of `as_uploaded`: the checkpoint has the keys of the upload.
     """
-    model = open_network(job)
-    masks = masks_of(model, weight_units(model), job.arguments["pruning"])
     out = job.folder / CHECKPOINT
-    if job.arguments["format"] == "masks":
-        write_masks(renamed(job, masks.as_tensors(), others=False), out)
-        return {}
-    state: Mapping[str, Tensor]
-    if "weights" in job.files:
+    file_format = job.arguments["format"]
+    if "weights" in job.files and file_format != "masks":
+        model = open_network(job)
         state = model.state_dict()
         put_back(state, load_file(job.files["weights"]))
-    else:
-        state = pruned_state(model, masks)
-    write = {"safetensors": write_safetensors, "pth": write_pth}[job.arguments["format"]]
-    write(renamed(job, state, others=True), out)
+        WRITERS[file_format](renamed(job, state, others=True), out)
+        return {}
+    model, masks = pruned(job)
+    if file_format == "masks":
+        write_masks(renamed(job, masks.as_tensors(), others=False), out)
+        return {}
+    with pruned_network(model, masks) as network:
+        state = copy_state(network.state_dict())
+    WRITERS[file_format](renamed(job, state, others=True), out)
     return {}
+
+
+def pruned(job: InsideJob) -> tuple[CanonicalModel, MaskSet]:
+    """The dense network and the masks of the plan, with what they learn from where they do."""
+    pruning = job.arguments["pruning"]
+    if "dataset" not in job.files:
+        model = open_network(job)
+        return model, masks_of(model, weight_units(model), pruning)
+    opened = open_both(job)
+    train = learning_split(opened.dataset, pruning)
+    return opened.model, masks_of(opened.model, opened.units, pruning, train, job)
 
 
 def renamed(job: InsideJob, state: Mapping[str, Tensor], *, others: bool) -> Mapping[str, Tensor]:

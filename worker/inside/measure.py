@@ -8,7 +8,7 @@ from worker.engine.evaluation import dense_predictions, evaluate
 from worker.inside.figures import figures
 from worker.inside.job import InsideJob
 from worker.inside.opening import open_both
-from worker.inside.pruning import masks_of
+from worker.inside.pruning import learning_split, masks_of, pruned_network
 
 
 def run(job: InsideJob) -> dict[str, Any]:
@@ -18,21 +18,23 @@ def run(job: InsideJob) -> dict[str, Any]:
     """
     opened = open_both(job)
     split = opened.split(job.arguments["split"])
-    masks = masks_of(opened.model, opened.units, job.arguments["pruning"])
+    pruning = job.arguments["pruning"]
+    train = learning_split(opened.dataset, pruning)
+    masks = masks_of(opened.model, opened.units, pruning, train, job)
     dense = dense_predictions(
         opened.model,
         split,
         on_progress=lambda fraction: tell_progress(job, fraction / 2),
         should_stop=job.should_stop,
     )
-    pruned = evaluate(
-        opened.model,
-        split,
-        masks=masks,
-        reference=dense,
-        on_progress=lambda fraction: tell_progress(job, 0.5 + fraction / 2),
-        should_stop=job.should_stop,
-    )
+    with pruned_network(opened.model, masks) as network:
+        pruned = evaluate(
+            network,
+            split,
+            reference=dense,
+            on_progress=lambda fraction: tell_progress(job, 0.5 + fraction / 2),
+            should_stop=job.should_stop,
+        )
     return {"dense": figures(dense.evaluation), "pruned": figures(pruned)}
 
 

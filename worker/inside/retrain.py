@@ -14,7 +14,7 @@ from worker.engine.train_state import put_back
 from worker.inside.figures import epoch_figures, figures
 from worker.inside.job import InsideJob
 from worker.inside.opening import open_both
-from worker.inside.pruning import masks_of
+from worker.inside.pruning import learning_split, masks_of, pruned_network
 
 BEST = "best.safetensors"
 
@@ -42,8 +42,10 @@ def run(job: InsideJob) -> dict[str, Any]:
         evaluation = evaluate(model, final, should_stop=job.should_stop)
         latency = latency_milliseconds(model)
         job.tell("dense", {"figures": figures(evaluation), "latency_ms": latency})
-    masks = masks_of(model, opened.units, arguments["pruning"])
-    before = evaluate(model, final, masks=masks, should_stop=job.should_stop)
+    learnt_from = learning_split(opened.dataset, arguments["pruning"])
+    masks = masks_of(model, opened.units, arguments["pruning"], learnt_from, job)
+    with pruned_network(model, masks) as network:
+        before = evaluate(network, final, should_stop=job.should_stop)
     job.tell("pruned", {"removed": masks.removed(), "figures": figures(before)})
     result = retrain_model(
         model,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from app.criteria import known_criteria
 from app.domain.errors import InvalidInput
 from app.domain.levels import removed_count, to_level, to_sparsity
 from app.store.tables import Plan
@@ -33,10 +34,16 @@ class Pruning:
         return cls(sizes, plan.sparsities, plan.criterion, seed)
 
     @classmethod
-    def of_run(cls, name: str, sizes: Mapping[str, int], plan: Plan, seed: int) -> Pruning:
-        """An experiment's contestant: the plan itself, or a baseline to it."""
-        baseline = None if name == PLAN_RUN else name
-        return cls(sizes, plan.sparsities, plan.criterion, seed, baseline)
+    def of_run(
+        cls, name: str, sizes: Mapping[str, int], plan: Plan, analysis_seed: int, seed: int
+    ) -> Pruning:
+        """An experiment's contestant: the plan itself, or a baseline to it.
+
+        The plan removes what its analysis did, by that one's seed; `seed` is the experiment's own.
+        """
+        if name == PLAN_RUN:
+            return cls.of_plan(sizes, plan, analysis_seed)
+        return cls(sizes, plan.sparsities, plan.criterion, seed, name)
 
     @property
     def argument(self) -> dict[str, Any]:
@@ -47,6 +54,14 @@ class Pruning:
             "seed": self.seed,
             "baseline": self.baseline,
         }
+
+    @property
+    def learns(self) -> bool:
+        """May the criterion need the data set's training samples?"""
+        if self.baseline is not None:
+            return False
+        facts = known_criteria().get(self.criterion)
+        return facts is None or facts.needs.data
 
     @cached_property
     def removed(self) -> dict[str, int]:

@@ -37,6 +37,7 @@ class Setting:
     context: JobContext
     experiment_id: int
     plan: Plan
+    analysis_seed: int
     model: Model
     files: Mapping[str, Path]
     reading: Mapping[str, Any]
@@ -74,6 +75,7 @@ def retrain(context: JobContext) -> None:
         context=context,
         experiment_id=experiment_id,
         plan=plan,
+        analysis_seed=analysis.seed,
         model=model,
         files=uploads.files_of(context, model, dataset),
         reading=uploads.reading(dataset),
@@ -102,7 +104,9 @@ class OneRun:
         self.name = name
         self.position = position
         sizes = uploads.unit_sizes(setting.model)
-        self.pruning = Pruning.of_run(name, sizes, setting.plan, setting.settings["seed"])
+        self.pruning = Pruning.of_run(
+            name, sizes, setting.plan, setting.analysis_seed, setting.settings["seed"]
+        )
         folder = self.context.scratch(EXPERIMENTS, str(setting.experiment_id))
         self.state_file = folder / f"{name}.safetensors"
         self.run_id: int | None = None

@@ -8,13 +8,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from secrets import token_hex
-from typing import Any
+from typing import Any, Protocol
 
 from app.domain.cells import dataset_key
 from app.domain.errors import InvalidInput
 from app.store import blobs
+from app.store.blobs import Blobs
 from app.store.tables import Dataset, Model
 from worker.context import JobContext
+from worker.sandbox.running import OnMessage
 from worker.sandbox.walls import Limits, Result, take_file
 from worker.tasks.descriptions import ImportedDataset
 from worker.tasks.reports import unexpected
@@ -62,7 +64,26 @@ def unit_sizes(row: Model) -> dict[str, int]:
     return {unit["id"]: unit["size"] for unit in units if unit["prunable"]}
 
 
-def files_of(context: JobContext, model: Model, dataset: Dataset) -> dict[str, Path]:
+class Reading(Protocol):
+    """What reading uploads takes: a job's context, or a desk without a job."""
+
+    @property
+    def blobs(self) -> Blobs: ...
+
+    def inside(
+        self,
+        recipe: str,
+        arguments: Mapping[str, Any],
+        files: Mapping[str, Path],
+        on_message: OnMessage,
+        *,
+        limits: Limits | None = None,
+    ) -> Result: ...
+
+    def scratch(self, *parts: str) -> Path: ...
+
+
+def files_of(context: Reading, model: Model, dataset: Dataset) -> dict[str, Path]:
     """The files of a recipe that runs `model` on `dataset`. Raises as `prepared_file`."""
     require_network(model)
     files = {
@@ -74,11 +95,11 @@ def files_of(context: JobContext, model: Model, dataset: Dataset) -> dict[str, P
     return files
 
 
-def prepared_place(context: JobContext, row: Dataset) -> Path:
+def prepared_place(context: Reading, row: Dataset) -> Path:
     return context.scratch(DATASETS, dataset_key(row.sha256, row.task, row.options)) / PREPARED
 
 
-def prepared_file(context: JobContext, row: Dataset) -> Path:
+def prepared_file(context: Reading, row: Dataset) -> Path:
     """What the import unpacked of a data set; unpacked again when it is not on this machine."""
     place = prepared_place(context, row)
     if not place.exists():
@@ -89,7 +110,7 @@ def prepared_file(context: JobContext, row: Dataset) -> Path:
 
 
 @contextmanager
-def inspected(context: JobContext, row: Dataset) -> Iterator[tuple[Result, ImportedDataset]]:
+def inspected(context: Reading, row: Dataset) -> Iterator[tuple[Result, ImportedDataset]]:
     """A data set read from its first to its last sample, and what is in it.
 
     Raises InvalidFile with the sentence that names the fault.
@@ -102,7 +123,7 @@ def inspected(context: JobContext, row: Dataset) -> Iterator[tuple[Result, Impor
         yield result, info
 
 
-def take_prepared(context: JobContext, row: Dataset, result: Result) -> None:
+def take_prepared(context: Reading, row: Dataset, result: Result) -> None:
     place = prepared_place(context, row)
     take_file(result.folder, PREPARED, place, disk_bytes(place.parent))
 
