@@ -48,10 +48,11 @@ __all__ = [
 
 
 def paired_with_itself(figures: Evaluation) -> Evaluation:
-    """The dense network's figures: no answer differs from its own."""
+    """The dense network's figures: no answer differs from its own, nor does a finite output."""
     if figures.correct is None:
         return figures
-    return replace(figures, flips=0, lost=0, gained=0)
+    kl = None if figures.loss is None else 0.0
+    return replace(figures, flips=0, lost=0, gained=0, kl=kl)
 
 
 def evaluate(

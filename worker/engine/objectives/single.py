@@ -143,6 +143,10 @@ class ClassTally(RowSums):
         logs = log_softmax(flat)
         # What cross_entropy computes, with the logs kept.
         losses = logs.gather(1, targets).neg_().numpy().reshape(rows, batch)
+        apart = None
+        if reference is not None:
+            apart = divergences(reference, logs.numpy().reshape(rows, batch, width))
+        self._divergence.add(own, apart)
         values = flat.numpy()
         predicted = classes_of(values).reshape(rows, batch)
         with np.errstate(all="ignore"):
@@ -171,10 +175,6 @@ class ClassTally(RowSums):
             self._top[own] += hits.reshape(rows, batch).sum(axis=1)
         if self._scores is not None:
             self._scores.add(logs.unflatten(0, (rows, batch)), targets, first)
-        apart: np.ndarray | None = None
-        if reference is not None:
-            apart = divergences(reference, logs.numpy().reshape(rows, batch, width))
-        self._divergence.add(own, apart)
         return Judged(predicted, right, losses, apart)
 
     def _count_said(self, predicted: np.ndarray, right: np.ndarray, own: slice) -> None:
