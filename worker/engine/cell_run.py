@@ -108,6 +108,25 @@ class CellRun:
         np.savez(file, **{name: np.asarray(each) for name, each in kept.items()})
         return base64.b64encode(zlib.compress(file.getvalue(), 6)).decode()
 
+    def resume_sums(self, known: Mapping[str, Any], strata: Strata) -> bool:
+        """Take over what decisions need of a cell that is settled and not measured again.
+
+        `known` has `samples`, `drop` and, where they are not all, `sums`; whether it was enough.
+        """
+        if known["sums"] is not None:
+            self.sums = Sums.of(known["sums"])
+        elif known["samples"] == strata.samples:
+            # Of a whole cell only the drop is kept, which says all that a search asks.
+            sizes = np.asarray(strata.sizes, dtype=np.float64)
+            scale = strata.loss_scale if strata.score == "loss" else 1.0
+            shown = sizes * known["drop"] / scale
+            self.sums = Sums(n=sizes, d=shown, l=shown)
+        else:
+            return False
+        self.seen = int(known["samples"])
+        self.settled = True
+        return True
+
     def resume(self, known: Mapping[str, Any]) -> None:
         """Go on from `{samples, sums, state}` of an earlier run. Raises InvalidInput."""
         try:

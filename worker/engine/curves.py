@@ -179,6 +179,10 @@ class CurveEngine(SensitivityEngine):
         self._left = lambda: (0.0, 0.0)
         pulse.tell()
 
+    def remark_on(self, unit: str, criterion: str) -> str | None:
+        """What people should know of the order in which entries leave."""
+        return self._removal(unit, criterion).remark
+
     def evaluation(self, run: CellRun) -> Evaluation:
         """The figures of the samples seen so far, as they are."""
         if run.removed == 0 or run.state is None:
@@ -202,7 +206,7 @@ class CurveEngine(SensitivityEngine):
         costs = [self._cost(run.unit) * share for run in group]
         at, position = 0, 2
         # Long passes report as they end; short ones would spend their time on telling.
-        telling = time.monotonic() - told >= _TELL_SECONDS
+        telling = seen == 0 or time.monotonic() - told >= _TELL_SECONDS
         while at < len(group):
             length = pass_length(costs[at:], prefix, position, self.objective.row_bytes)
             some = group[at : at + length]

@@ -1,69 +1,172 @@
-"""Measure cells, and tell the figures of each as soon as it is known."""
+"""Measure cells along the stream, and tell each again whenever it is known better."""
 
 from __future__ import annotations
 
+import base64
 import time
+import zlib
+from collections.abc import Mapping
 from typing import Any
 
-from worker.engine.sensitivity import Cell, CellResult, SensitivityEngine
+import numpy as np
+
+from app.domain.adaptive import Goal
+from worker.engine.cell_run import CellRun
+from worker.engine.curves import CurveEngine, Finding
+from worker.engine.flow_options import FlowOptions
+from worker.engine.objectives import ByClass
+from worker.engine.recalibration import has_batch_norm
+from worker.engine.search import GridSearch, KneeSearch, RefiningSearch, Search
+from worker.engine.sensitivity import Cell
 from worker.inside.figures import figures
 from worker.inside.job import InsideJob
-from worker.inside.opening import open_both
+from worker.inside.opening import Opened, open_both
 
 TELL_SECONDS = 0.1
-TELL_AT_ONCE = 500
+TELL_AT_ONCE = 200
+NOTHING_REMOVED = "Nothing removed."
+NOT_FINITE = "With these weights removed, outputs are NaN or infinite."
 
 
 def run(job: InsideJob) -> dict[str, Any]:
-    """Files as `open_both`, arguments `split`, `seed`, `confidence`, `cells` (the missing ones).
+    """Files as `open_both`, arguments `split`, `seed`, `confidence`, `precision`, `recalibrate`,
+    `threads`, `mode`, `tolerance`, `refine`, `cells`, `goals`, `goal_of`, `known`.
 
-    `cells` is `[[unit, criterion, [level, ...]], ...]`. Tells `baseline` first, then `points`
-    (`{points: [{unit, criterion, level, figures}]}`) and `progress` (`{fraction, seconds}`: done,
-    and left).
+    `cells` is `[[unit, criterion, [level, ...]], ...]`; `goal_of` has for each of its levels the
+    number of its goal in `goals`; `known` what earlier runs know: `{unit, criterion, level,
+    samples, sums, state}`, to go on from where there is a state.
+
+    Tells `remarks` (`{units: [{unit, criterion, reason}]}`) for what can't be ranked, `baseline`
+    (the dense network's figures with `strata`, `members`, `outcome`, `by_class`), `points`
+    (`{points: [...]}`, as `point_of`) and `progress` (`{fraction, seconds, samples}`).
     """
     arguments = job.arguments
     opened = open_both(job)
-    engine = SensitivityEngine(
-        opened.model, opened.split(arguments["split"]), opened.units, seed=arguments["seed"]
-    )
-    confidence = arguments["confidence"]
-    job.tell("baseline", figures(engine.baseline(job.should_stop), confidence))
-    teller = PointTeller(job, confidence)
-    cells = [
-        Cell(unit, criterion, level)
-        for unit, criterion, levels in arguments["cells"]
-        for level in levels
+    engine = engine_of(opened, arguments)
+    criteria = list(dict.fromkeys(criterion for _, criterion, _ in arguments["cells"]))
+    refused = engine.prepare(criteria, job.should_stop)
+    asked = {(unit, criterion) for unit, criterion, _ in arguments["cells"]}
+    reasons = [
+        {"unit": unit, "criterion": criterion, "reason": reason}
+        for (unit, criterion), reason in refused.items()
+        if (unit, criterion) in asked
     ]
+    if reasons:
+        job.tell("remarks", {"units": reasons})
+    tell_baseline(job, engine, arguments["confidence"])
+    goals = [Goal.of(said) for said in arguments["goals"]]
+    wanted = [
+        (Cell(unit, criterion, level), goals[number])
+        for (unit, criterion, levels), numbers in zip(
+            arguments["cells"], arguments["goal_of"], strict=True
+        )
+        if (unit, criterion) not in refused
+        for level, number in zip(levels, numbers, strict=True)
+    ]
+    runs = engine.runs_for(wanted)
+    teller = Teller(job, engine, arguments["confidence"])
+    teller.quiet = resumed(engine, runs, arguments["known"])
 
     def pulse(fraction: float) -> None:
         teller.tell()
-        left = {"fraction": fraction, "seconds": engine.remaining_seconds}
-        job.tell("progress", left)
+        left = engine.remaining_seconds
+        said = {"fraction": fraction, "seconds": left, "samples": engine.evaluated_samples}
+        job.tell("progress", said)
 
-    engine.run(cells, teller.add, job.should_stop, pulse)
+    search = search_of(engine, runs, goals[0] if goals else Goal(), arguments)
+    engine.measure(search, teller.add, job.should_stop, pulse)
     teller.tell()
     return {}
 
 
-class PointTeller:
+def engine_of(opened: Opened, arguments: Mapping[str, Any]) -> CurveEngine:
+    train = opened.split("train") if "train" in opened.dataset.names else None
+    return CurveEngine(
+        opened.model,
+        opened.split(arguments["split"]),
+        opened.units,
+        seed=arguments["seed"],
+        threads=arguments["threads"],
+        train=train,
+        recalibrated=arguments["recalibrate"] and has_batch_norm(opened.model),
+        options=FlowOptions(precision=arguments["precision"]),
+    )
+
+
+def search_of(
+    engine: CurveEngine, runs: list[CellRun], goal: Goal, arguments: Mapping[str, Any]
+) -> Search:
+    tolerance, refine = arguments["tolerance"], arguments["refine"]
+    if arguments["mode"] == "knee":
+        return KneeSearch(runs, lambda: engine.strata, tolerance)
+    if refine:
+
+        def make(cell: Cell) -> CellRun:
+            return engine.runs_for([(cell, goal)])[0]
+
+        return RefiningSearch(runs, lambda: engine.strata, tolerance, refine, make)
+    return GridSearch(runs)
+
+
+def resumed(
+    engine: CurveEngine, runs: list[CellRun], known: list[dict[str, Any]]
+) -> set[tuple[str, str, int]]:
+    """Let runs go on from what is known; returns the cells that are settled by it already."""
+    said = {(each["unit"], each["criterion"], each["level"]): each for each in known}
+    settled = set()
+    for run in runs:
+        for cell in run.cells:
+            own = said.get((cell.unit, cell.criterion, cell.level))
+            if own is None:
+                continue
+            if own["state"] is not None:
+                run.resume(own)
+                run.judge(engine.strata)
+            elif own.get("drop") is not None and run.resume_sums(own, engine.strata):
+                settled.add((cell.unit, cell.criterion, cell.level))
+    return settled
+
+
+def tell_baseline(job: InsideJob, engine: CurveEngine, confidence: float) -> None:
+    dense = engine.baseline(job.should_stop)
+    stream, hits = engine.stream, engine.dense_hits
+    members = stream.members.astype(np.uint8).tobytes()
+    said = figures(dense, confidence) | {
+        "of": dense.samples,
+        "strata": stream.strata.as_json(),
+        "members": packed(members),
+        "outcome": None if hits is None else packed(hits.packed),
+        "by_class": classes(dense.by_class),
+    }
+    job.tell("baseline", said)
+
+
+def packed(data: bytes) -> str:
+    return base64.b64encode(zlib.compress(data, 6)).decode()
+
+
+def classes(found: ByClass | None) -> dict[str, list[int]] | None:
+    if found is None:
+        return None
+    return {"seen": found.seen.tolist(), "right": found.right.tolist()}
+
+
+class Teller:
     """Tells results in small batches, never later than a fraction of a second."""
 
-    def __init__(self, job: InsideJob, confidence: float) -> None:
+    def __init__(self, job: InsideJob, engine: CurveEngine, confidence: float) -> None:
         self.job = job
+        self.engine = engine
         self.confidence = confidence
         self.waiting: list[dict[str, Any]] = []
         self.told_at = time.monotonic()
+        self.quiet: set[tuple[str, str, int]] = set()
 
-    def add(self, result: CellResult) -> None:
-        cell = result.cell
-        self.waiting.append(
-            {
-                "unit": cell.unit,
-                "criterion": cell.criterion,
-                "level": cell.level,
-                "figures": figures(result.evaluation, self.confidence),
-            }
-        )
+    def add(self, finding: Finding) -> None:
+        cell = finding.cell
+        if (cell.unit, cell.criterion, cell.level) in self.quiet:
+            return
+        self.waiting.append(self.point_of(finding))
         late = time.monotonic() - self.told_at >= TELL_SECONDS
         if late or len(self.waiting) >= TELL_AT_ONCE:
             self.tell()
@@ -73,3 +176,34 @@ class PointTeller:
         if self.waiting:
             self.job.tell("points", {"points": self.waiting})
             self.waiting = []
+
+    def point_of(self, finding: Finding) -> dict[str, Any]:
+        """What is known of a cell: figures of the samples seen, and what the rest follows from.
+
+        `sums` by stratum where they are not all; once it is settled the answers of every sample,
+        those by class, and a state to go on from.
+        """
+        cell, run, found = finding.cell, finding.run, finding.raw
+        said: dict[str, Any] = {
+            "unit": cell.unit,
+            "criterion": cell.criterion,
+            "level": cell.level,
+            "removed": run.removed,
+            "figures": figures(found, self.confidence) | {"of": finding.of},
+            "sums": None if finding.whole is not None else run.sums.as_json(),
+            "settled": finding.settled,
+            "remark": self.remark_on(finding),
+        }
+        if finding.settled:
+            hits = self.engine.dense_hits if run.removed == 0 else run.hits
+            said["outcome"] = None if hits is None else packed(hits.packed)
+            said["by_class"] = classes(found.by_class)
+            said["state"] = None if finding.whole is not None else run.packed_state()
+        return said
+
+    def remark_on(self, finding: Finding) -> str | None:
+        if finding.run.removed == 0:
+            return NOTHING_REMOVED
+        if finding.raw.loss is None:
+            return NOT_FINITE
+        return self.engine.remark_on(finding.run.unit, finding.run.criterion)
