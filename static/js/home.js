@@ -3,12 +3,13 @@
 import { post } from "./api.js";
 import { analysesTable } from "./analyses-table.js";
 import { $, h, readState, renew } from "./dom.js";
+import { EvaluationForm } from "./evaluation-form.js";
 import { ago, bytes, number } from "./format.js";
-import { jobButton } from "./job-actions.js";
+import { jobButton, pauseButton } from "./job-actions.js";
 import { keepFresh } from "./refresh.js";
 import { Slot } from "./slot.js";
 import { toast } from "./toast.js";
-import { kindOf, parseLevels } from "./upload.js";
+import { kindOf } from "./upload.js";
 import {
   fractionDone,
   isOpen,
@@ -24,8 +25,10 @@ const A_DAY = 86400000;
 let state = readState();
 const limit = state.limits?.max_upload_bytes ?? Infinity;
 const limitWords = Number.isFinite(limit) ? ` Up to ${bytes(limit)} each.` : "";
+const evaluation = new EvaluationForm();
 const onSlot = () => {
   rememberChoice();
+  evaluation.setDataset(slots.dataset.id ? slots.dataset.item : null);
   showGo();
 };
 const slots = {
@@ -118,7 +121,7 @@ function jobItem(job) {
       "div",
       { class: "row sb" },
       href ? h("a", { href }, h("b", {}, name)) : h("b", {}, name),
-      jobButton(job, refresh),
+      h("span", { class: "acts" }, pauseButton(job, refresh), jobButton(job, refresh)),
     ),
     h(
       "div",
@@ -177,7 +180,7 @@ function showGo() {
   const busy = [model, dataset].some((slot) => slot.busy);
   const asking = [model, dataset].some((slot) => slot.state === "asking");
   const why = ready
-    ? "Measures every layer at every level on the tune split."
+    ? "Prunes every layer at every level, on the tune split."
     : asking
       ? "Say what is asked about the file, then upload it."
     : bare
@@ -203,27 +206,16 @@ function rememberChoice() {
 
 let starting = false;
 $("#analyse").addEventListener("click", async () => {
-  const field = $("#levels");
   const box = $("#start-problem");
-  box.replaceChildren();
-  field.removeAttribute("aria-invalid");
-  let sparsities;
-  try {
-    sparsities = parseLevels(field.value);
-  } catch (error) {
-    field.setAttribute("aria-invalid", "true");
-    field.closest("details").open = true;
-    field.focus();
-    box.replaceChildren(problemBox(error));
-    return;
-  }
+  const asked = evaluation.readOrSay(box);
+  if (!asked) return;
   starting = true;
   showGo();
   try {
     const analysis = await post("/api/analyses", {
       model_id: slots.model.id,
       dataset_id: slots.dataset.id,
-      ...(sparsities ? { sparsities } : {}),
+      ...asked,
     });
     location.assign(`/analyses/${analysis.id}`);
   } catch (error) {

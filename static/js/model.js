@@ -3,6 +3,7 @@
 import { post } from "./api.js";
 import { analysesTable } from "./analyses-table.js";
 import { $, h, readState, renew } from "./dom.js";
+import { EvaluationForm } from "./evaluation-form.js";
 import { bytes, count, instant, number, percent, plural } from "./format.js";
 import { keepFresh } from "./refresh.js";
 import { removeWithQuestion } from "./remove.js";
@@ -138,27 +139,33 @@ function showStart() {
   $("#start button").disabled = !ready.length;
   $("#start-note").replaceChildren(
     ...(ready.length
-      ? [
-          "Every prunable tensor, 5 to 95 % in steps of 5, on the tune split. Other levels: ",
-          h("a", { href: `/?model=${state.model.id}` }, "start from the first page"),
-          ".",
-        ]
+      ? []
       : [
           "It needs data first. ",
           h("a", { href: `/?model=${state.model.id}` }, "Bring a file"),
           ".",
         ]),
   );
+  $("#evaluation").hidden = !ready.length;
+  noteDataset();
 }
+
+const evaluation = new EvaluationForm();
+const noteDataset = () =>
+  evaluation.setDataset(state.datasets.find(({ id }) => String(id) === $("#dataset").value) ?? null);
+$("#dataset").addEventListener("change", noteDataset);
 
 $("#start").addEventListener("submit", async (event) => {
   event.preventDefault();
   const button = $("#start button");
+  const asked = evaluation.readOrSay($("#start-problem"));
+  if (!asked) return;
   button.disabled = true;
   try {
     const analysis = await post("/api/analyses", {
       model_id: state.model.id,
       dataset_id: Number($("#dataset").value),
+      ...asked,
     });
     location.assign(`/analyses/${analysis.id}`);
   } catch (error) {

@@ -38,12 +38,11 @@ export function fractionDone(progress) {
   return Math.min(1, progress.done / progress.total);
 }
 
-/** "364 of 418 points", "41 %", "waiting", "paused". */
+/** "364 of 418 points", "41 %", "waiting". */
 export function progressWords(job) {
-  if (job.paused) return "paused";
-  if (job.state === "queued") return job.attempt > 0 ? "waiting for another attempt" : "waiting";
+  if (job.state === "queued" && !job.paused) return job.attempt > 0 ? "waiting for another attempt" : "waiting";
   const { done, total } = job.progress ?? {};
-  if (!total) return "working";
+  if (!total) return job.paused ? "" : "working";
   const thing = COUNTED[job.kind];
   // A search counts in parts of points: their share says more.
   if (thing && Number.isInteger(done)) return `${number(done)} of ${plural(total, thing)}`;

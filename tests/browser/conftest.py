@@ -6,9 +6,13 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+
+from tests.browser.stage import Stage, staged
+from tests.contract.site import TOKEN, Site, running
 
 CHROMIUM_FLAGS = [
     "--no-sandbox",
@@ -75,3 +79,23 @@ def page(context: BrowserContext, listener: Listener) -> Iterator[Page]:
     listener.attach(opened)
     yield opened
     assert not listener.complaints, "\n".join(listener.complaints)
+
+
+@pytest.fixture
+def site(tmp_path: Path, context: BrowserContext) -> Iterator[Site]:
+    """A real server with a stand-in for the worker; the browser is signed in."""
+    with running(tmp_path / "data") as started:
+        context.new_page().goto(f"{started.url}/sign-in?token={TOKEN}")
+        yield started
+        # An open event stream would keep the server from stopping.
+        for tab in context.pages:
+            tab.close()
+
+
+@pytest.fixture
+def stage(context: BrowserContext) -> Iterator[Stage]:
+    """Real pages whose state is written by the test."""
+    with staged() as opened:
+        yield opened
+        for tab in context.pages:
+            tab.close()

@@ -6,17 +6,15 @@ The stand-in says when points arrive, so that every state of a live page can be 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import Page, expect
 
 from app.domain.prediction import UnitFacts, curve_point, plan_costs, predict_accuracy
 from app.store import queue
+from tests.browser.looking import settle
 from tests.contract.site import (
-    TOKEN,
     UNITS,
     Site,
     correct_at,
@@ -24,7 +22,6 @@ from tests.contract.site import (
     finish_measurement,
     ready_dataset,
     ready_model,
-    running,
     start_analysis,
     take_job,
     unit,
@@ -39,20 +36,6 @@ CONV, HIDDEN, HEAD = (name for name, _, _ in UNITS)
 SIZES = {"conv.weight": 72, "hidden.weight": 4096, "head.weight": 320}
 
 
-@pytest.fixture
-def site(tmp_path: Path, context: BrowserContext) -> Iterator[Site]:
-    with running(tmp_path / "data") as started:
-        yield started
-        # An open event stream would keep the server from stopping.
-        for tab in context.pages:
-            tab.close()
-
-
-@pytest.fixture(autouse=True)
-def signed_in(context: BrowserContext, site: Site) -> None:
-    context.new_page().goto(f"{site.url}/sign-in?token={TOKEN}")
-
-
 def analysed(site: Site, **body: Any) -> int:
     start_analysis(site, sparsities=GRID, **body)
     return finish_analysis(site)
@@ -65,11 +48,6 @@ def field(page: Page, name: str) -> Any:
 def number(text: str | None) -> float:
     assert text is not None
     return float(re.sub(r"[^0-9.\-]", "", text.replace("−", "-")))
-
-
-def settle(page: Page) -> None:
-    """Two animation frames: every change of the state is on the screen then."""
-    page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
 def test_curves_arrive_while_somebody_watches(page: Page, site: Site) -> None:

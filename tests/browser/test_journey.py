@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 from safetensors.torch import load_file
 
+from tests.browser.looking import accessible
 from tests.support.live import LiveServer
 from tests.support.sample import Sample
 from worker.sample import DigitsNet
@@ -27,17 +27,6 @@ SECOND = "block2.second.conv.weight"
 def shown_percent(text: str | None) -> float:
     assert text is not None
     return float(re.sub(r"[^0-9.\-]", "", text.replace("−", "-")))
-
-
-def accessible(page: Page) -> None:
-    """No violation that axe-core calls serious or critical."""
-    found = Axe().run(page).response["violations"]
-    bad = [
-        f"{v['id']}: {v['help']}: {[node['html'][:160] for node in v['nodes'][:3]]}"
-        for v in found
-        if v["impact"] in ("serious", "critical")
-    ]
-    assert not bad, "\n".join(bad)
 
 
 def set_threshold(page: Page, unit: str, percent: float) -> None:

@@ -3,52 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import Page, expect
 
 from app.domain.metrics import METRICS, Kind
 from app.store.tables import Baseline
+from tests.browser.looking import accessible, settle
 from tests.contract.kinds import (
     analysed_kind,
     figures,
     finish_kind_measurement,
     harm_at,
 )
-from tests.contract.site import TOKEN, Site, running
+from tests.contract.site import Site
 
 pytestmark = pytest.mark.browser
 
 
-@pytest.fixture
-def site(tmp_path: Path, context: BrowserContext) -> Iterator[Site]:
-    with running(tmp_path / "data") as started:
-        yield started
-        for tab in context.pages:
-            tab.close()
-
-
-@pytest.fixture(autouse=True)
-def signed_in(context: BrowserContext, site: Site) -> None:
-    context.new_page().goto(f"{site.url}/sign-in?token={TOKEN}")
-
-
 def value_at(kind: Kind, name: str, unit: str, sparsity: float) -> float:
     return figures(kind, harm_at(unit, round(sparsity * 1e6)))[name]["value"]
-
-
-def settle(page: Page) -> None:
-    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-
-
-def accessible(page: Page) -> None:
-    found = Axe().run(page).response["violations"]
-    bad = [f"{v['id']}: {[n['html'][:160] for n in v['nodes'][:3]]}" for v in found
-           if v["impact"] in ("serious", "critical")]  # fmt: skip
-    assert not bad, "\n".join(bad)
 
 
 def heights(page: Page) -> list[float]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import BrowserContext, Page, Route, expect
@@ -13,13 +11,11 @@ from playwright.sync_api import BrowserContext, Page, Route, expect
 from app.store import queue
 from app.store.tables import Analysis, Dataset
 from tests.contract.site import (
-    TOKEN,
     Site,
     finish_analysis,
     finish_measurement,
     ready_dataset,
     ready_model,
-    running,
     start_analysis,
     take_job,
     unit,
@@ -30,20 +26,6 @@ pytestmark = pytest.mark.browser
 
 GRID = [0.2, 0.4, 0.6, 0.8]
 LONG = "n" * 60 + "<b>&amp;" + "z" * 12
-
-
-@pytest.fixture
-def site(tmp_path: Path, context: BrowserContext) -> Iterator[Site]:
-    with running(tmp_path / "data") as started:
-        yield started
-        # An open event stream would keep the server from stopping.
-        for tab in context.pages:
-            tab.close()
-
-
-@pytest.fixture(autouse=True)
-def signed_in(context: BrowserContext, site: Site) -> None:
-    context.new_page().goto(f"{site.url}/sign-in?token={TOKEN}")
 
 
 def analysed(site: Site, **body: object) -> int:

@@ -3,33 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import Page, expect
 
 from app.store import queue, workers
 from app.store.tables import Dataset
+from tests.browser.looking import accessible
 from tests.contract.kinds import NASTY, weights_model
-from tests.contract.site import TOKEN, Site, ready_dataset, running, take_job
+from tests.contract.site import Site, ready_dataset, take_job
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture
-def site(tmp_path: Path, context: BrowserContext) -> Iterator[Site]:
-    with running(tmp_path / "data") as started:
-        yield started
-        for tab in context.pages:
-            tab.close()
-
-
-@pytest.fixture(autouse=True)
-def signed_in(context: BrowserContext, site: Site) -> None:
-    context.new_page().goto(f"{site.url}/sign-in?token={TOKEN}")
 
 
 def choose(page: Page, kind: str, name: str, content: bytes = b"some bytes") -> None:
@@ -40,13 +25,6 @@ def choose(page: Page, kind: str, name: str, content: bytes = b"some bytes") -> 
 def only(site: Site, noun: str) -> dict[str, Any]:
     (item,) = site.http.get(f"/api/{noun}").json()["items"]
     return site.http.get(f"/api/{noun}/{item['id']}").json()
-
-
-def accessible(page: Page) -> None:
-    found = Axe().run(page).response["violations"]
-    bad = [f"{v['id']}: {[n['html'][:160] for n in v['nodes'][:3]]}" for v in found
-           if v["impact"] in ("serious", "critical")]  # fmt: skip
-    assert not bad, "\n".join(bad)
 
 
 def test_weights_are_asked_for_their_architecture(page: Page, site: Site) -> None:

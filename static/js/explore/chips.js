@@ -73,8 +73,13 @@ export function chipOf(unit) {
   if (yard === null || points.length === 0) {
     return { kind: "plain", icon: null, word: "–", knee: null, title: "not measured" };
   }
-  const spares = known.length > 0 && known.every((point) => point.achieved === 0);
-  if (unit.mode === "knee" && !spares) return kneeChip(known, unit.goal, unit.dropWords);
+  if (known.every((point) => point.achieved === 0)) {
+    return {
+      kind: "warn two", icon: null, word: "nothing removed", knee: null,
+      title: `no level measured removes one of its ${size} weights: the curve says nothing`,
+    };
+  }
+  if (unit.mode === "knee") return kneeChip(known, unit.goal, unit.dropWords);
   const { knee, holds, noisy } = readKnee(points, yard, tolerance);
   const limit = yard.metric.limit(tolerance);
   const percent = `${Math.floor(knee * 100 + 1e-9)}\u202f%`;

@@ -69,6 +69,19 @@ export class CurveBook {
     return !before || before.samples !== point.samples || before.settled !== point.settled;
   }
 
+  /**
+   * A curve as far as conclusions may be drawn from it: up to the first point that was measured and
+   * has no value, because outputs were no numbers.
+   */
+  sound(criterion, unit) {
+    const read = this.read.get(criterion)?.get(unit) ?? [];
+    const points = this.raw.get(criterion)?.get(unit) ?? [];
+    if (read.length === points.length) return read;
+    const values = new Set(read.map((point) => point.sparsity));
+    const broken = points.find((point) => point.remark && !values.has(point.sparsity));
+    return broken ? read.filter((point) => point.sparsity < broken.sparsity) : read;
+  }
+
   /** Curves as the API gives them: points, fit, remark. @returns {[string, string][]} what changed */
   putCurves(curves, fallback) {
     const changed = [];

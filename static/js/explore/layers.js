@@ -253,12 +253,13 @@ export class LayerTable {
   }
 
   wanted() {
-    const { units, sort, curves, yard, tolerance } = this.store;
+    const { units, sort, yard, tolerance } = this.store;
     if (sort === "size") {
       return [...units].sort((a, b) => b.size - a.size || a.index - b.index).map((u) => u.id);
     }
     if (sort === "sensitivity" && yard) {
-      return bySensitivity(units, curves, yard, tolerance);
+      const sound = new Map(units.map(({ id }) => [id, this.store.sound(id)]));
+      return bySensitivity(units, sound, yard, tolerance);
     }
     return units.map((unit) => unit.id);
   }

@@ -54,13 +54,16 @@ function parts(store) {
     return result;
   }
   if (points.every(isPreview)) return result;
-  const { knee, holds } = readKnee(points, yard, store.tolerance);
+  const sound = store.sound(unit.id);
+  const { knee, holds } = readKnee(sound, yard, store.tolerance);
   const limit = metric.signedLimit(store.tolerance);
-  if (removedCount(knee, unit.size) === 0) {
+  const odd = store.points.get(unit.id).find((point) => point.remark && point.achieved !== 0);
+  if (odd) result.push(h("span", { class: "chip warn" }, `${percent(odd.sparsity, 0)}: ${odd.remark}`));
+  if (removedCount(knee, unit.size) === 0 || points.every((point) => point.achieved === 0)) {
     result.push(h("span", {}, "nothing is removed up to ", bold(percent(knee, 0))));
   } else {
     result.push(h("span", {}, `holds ${limit} up to `, bold(percent(knee, 0)),
-      holds ? ", the last level measured" : ""));
+      holds && sound.length === points.length ? ", the last level measured" : ""));
   }
   const fallen = collapse(points, yard);
   result.push(fallen

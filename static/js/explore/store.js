@@ -119,6 +119,11 @@ export class Store {
     return this.book.read.get(this.criterion);
   }
 
+  /** The points of a unit from which conclusions may be drawn; see `CurveBook.sound`. */
+  sound(unit) {
+    return this.book.sound(this.criterion, unit);
+  }
+
   /** The curve of the criterion that is laid over; empty without one. */
   overlaid(unit) {
     return this.book.read.get(this.compared)?.get(unit) ?? [];
@@ -139,7 +144,7 @@ export class Store {
   /** In knee mode, the point of a unit's largest sparsity that is tolerated; otherwise null. */
   knee(unit) {
     if (this.evaluation.mode !== "knee") return null;
-    return measuredKnee(this.curves.get(unit) ?? [], this.evaluation.tolerance);
+    return measuredKnee(this.sound(unit), this.evaluation.tolerance);
   }
 
   dropWords(point) {

@@ -36,8 +36,8 @@ export function wireThresholds(store, history) {
     const { yard } = store;
     history.close();
     history.edit(() => {
-      for (const [unit, points] of store.curves) {
-        store.setLevel(unit, toLevel(readKnee(points, yard, store.tolerance).knee));
+      for (const { id: unit } of store.units) {
+        store.setLevel(unit, toLevel(readKnee(store.sound(unit), yard, store.tolerance).knee));
       }
     });
   });
