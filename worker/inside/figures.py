@@ -10,7 +10,7 @@ from worker.engine.retraining import EpochResult
 
 
 def figures(evaluation: Evaluation, confidence: float = DEFAULT_CONFIDENCE) -> dict[str, Any]:
-    """`{kind, samples, correct, accuracy, low, high, loss, flips, lost, gained, metrics}`."""
+    """`{kind, samples, correct, accuracy, low, high, loss, kl, flips, lost, gained, metrics}`."""
     return evaluation.as_json(confidence)
 
 

@@ -155,8 +155,9 @@ class ClassTally(RowSums):
             self._loss[1, own] += (losses * losses).sum(axis=1)
         undecided: np.ndarray | None = None
         if not np.isfinite(summed).all():
-            undecided = predicted.reshape(-1) == UNDECIDED
-            self._undecided[own] |= undecided.reshape(rows, batch).any(axis=1)
+            spoilt = predicted == UNDECIDED
+            undecided = spoilt.reshape(-1)
+            self._undecided[own] |= spoilt.any(axis=1)
         self._samples[own] += batch
         truth = labels.numpy()
         right = predicted == truth
