@@ -117,11 +117,11 @@ def test_facts_stay_while_another_analysis_shows_them(things: Things) -> None:
         points.add(session, [a_point("c"), a_point("other")])
     analyses.delete(things.store, things.blobs, first.id)
     with things.store.read() as session:
-        assert len(points.known_cells(session, "c")) == 1
+        assert len(points.known(session, "c")) == 1
     analyses.delete(things.store, things.blobs, second.id)
     with things.store.read() as session:
-        assert points.known_cells(session, "c") == set()
-        assert len(points.known_cells(session, "other")) == 1
+        assert points.known(session, "c") == {}
+        assert len(points.known(session, "other")) == 1
 
 
 def test_a_running_job_is_in_the_way_unless_all_of_it_shall_go(things: Things) -> None:

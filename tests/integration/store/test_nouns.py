@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import random
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
 from sqlalchemy import select
 
 from app.domain.errors import Conflict, InvalidInput, NotFound
+from app.domain.goals import DEFAULT_EVALUATION, Goals
+from app.domain.metrics import Kind
+from app.domain.point_facts import Dense, PointReader
 from app.domain.words import JobState, Status
 from app.store import (
     analyses,
@@ -19,7 +24,7 @@ from app.store import (
     queue,
     workers,
 )
-from app.store.tables import Analysis, Baseline, Job, Measurement, Model, Point
+from app.store.tables import Analysis, Baseline, Job, Measurement, Model, Outcome, Point
 from tests.integration.store.conftest import HandClock
 from tests.integration.store.things import Things, a_point
 
@@ -39,8 +44,8 @@ def test_an_upload_comes_with_its_import(things: Things, clock: HandClock) -> No
 def test_an_analysis_comes_with_its_job(things: Things) -> None:
     analysis = things.analysis(levels=[500_000, 100_000, 500_000])
     assert analysis.levels == [100_000, 500_000]
-    assert analysis.evaluation == {"mode": "exact"}
-    assert (analysis.units, analysis.context) == (None, None)
+    assert analysis.evaluation == dict(DEFAULT_EVALUATION)
+    assert (analysis.units, analysis.goals, analysis.known) == (None, None, 0)
     job = things.job_now(analysis.job_id)
     assert (job.kind, job.payload) == ("analyse", {"analysis_id": analysis.id})
     assert job.topic == f"analysis:{analysis.id}"
@@ -124,7 +129,7 @@ def ids(page) -> list[int]:
     return [row.id for row in page.items]
 
 
-def test_a_point_is_stored_once(things: Things, clock: HandClock) -> None:
+def test_a_point_gives_way_only_to_one_of_more_samples(things: Things, clock: HandClock) -> None:
     stored_at = clock.time
     with things.store.write() as session:
         assert points.add(session, [a_point("c"), a_point("c", level=1)]) == 2
@@ -134,13 +139,61 @@ def test_a_point_is_stored_once(things: Things, clock: HandClock) -> None:
         assert points.add(session, again) == 1
         assert points.add(session, []) == 0
     with things.store.read() as session:
-        assert points.known_cells(session, "c") == {
+        assert set(points.known(session, "c")) == {
             ("a.weight", "magnitude", 500_000),
             ("a.weight", "magnitude", 1),
             ("b.weight", "magnitude", 500_000),
         }
         first = session.get_one(Point, ("c", "a.weight", "magnitude", 500_000))
     assert (first.correct, first.created_at) == (80, stored_at)
+    with things.store.write() as session:
+        assert points.add(session, [a_point("c", samples=99, correct=1)]) == 0
+        assert points.add(session, [a_point("c", samples=101, correct=81)]) == 1
+    with things.store.read() as session:
+        first = session.get_one(Point, ("c", "a.weight", "magnitude", 500_000))
+    assert (first.samples, first.correct) == (101, 81)
+    assert (first.created_at, first.updated_at) == (stored_at, clock.time)
+
+
+def test_writers_at_once_leave_the_point_of_most_samples(things: Things) -> None:
+    """Threads that write the same points from ever more samples, in any order."""
+    wanted = [(level, samples) for level in range(1, 5) for samples in range(1, 31)]
+    random.Random(0).shuffle(wanted)
+
+    def write(some: list[tuple[int, int]]) -> None:
+        for level, samples in some:
+            with things.store.write() as session:
+                points.add(session, [a_point("c", level=level, samples=samples, correct=samples)])
+                row = Outcome(context="c", unit="a.weight", criterion="magnitude", level=level)
+                row.samples, row.hits = samples, bytes([samples])
+                points.add_outcomes(session, [row])
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, [wanted[part::4] for part in range(4)]))
+    with things.store.read() as session:
+        rows = points.known(session, "c").values()
+        assert {(row.level, row.samples, row.correct) for row in rows} == {
+            (level, 30, 30) for level in range(1, 5)
+        }
+        outcomes = points.outcomes(session, "c", ["a.weight"]).values()
+        assert {(row.samples, row.hits) for row in outcomes} == {(30, bytes([30]))}
+
+
+def test_what_holds_in_one_order_of_samples_can_be_forgotten(things: Things) -> None:
+    with things.store.write() as session:
+        whole = [a_point("c", of=100), a_point("c", level=2)]
+        points.add(session, [*whole, a_point("c", level=1, of=200), a_point("d", of=200)])
+        session.add(Outcome(context="c", unit="", criterion="", level=0, samples=100))
+        session.add(
+            Baseline(context="c", samples=9, correct=9, loss=0, accuracy=1, low=0.7, high=1)
+        )
+    with things.store.write() as session:
+        points.forget_parts(session, "c")
+    with things.store.read() as session:
+        assert {level for _, _, level in points.known(session, "c")} == {500_000, 2}
+        assert len(points.known(session, "d")) == 1
+        assert points.outcome(session, "c", points.DENSE) is None
+        assert session.get(Baseline, "c") is None
 
 
 def test_a_baseline_is_stored_once(things: Things) -> None:
@@ -196,10 +249,53 @@ def test_an_analysis_shows_the_facts_of_its_grid_whoever_measured_them(things: T
         assert set(analyses.baselines(session, rows)) == {"c"}
 
 
+def test_cells_of_a_refinement_are_of_one_analysis_alone(things: Things) -> None:
+    model, dataset = things.model(), things.dataset()
+    analysis, other = (things.analysis(model, dataset) for _ in range(2))
+    with things.store.write() as session:
+        row = analyses.get(session, analysis.id)
+        row.extra = [["a.weight", "magnitude", 300_000]]
+        context = row.context
+        assert context == analyses.get(session, other.id).context
+        for unit in ("a.weight", "b.weight"):
+            points.add(session, [a_point(context, unit, level) for level in (250_000, 300_000)])
+    with things.store.read() as session:
+        rows = points.for_analysis(session, analyses.get(session, analysis.id))
+        assert [(row.unit, row.level) for row in rows] == [
+            ("a.weight", 250_000), ("a.weight", 300_000), ("b.weight", 250_000),
+        ]  # fmt: skip
+        rows = points.for_analysis(session, analyses.get(session, other.id))
+        assert {row.level for row in rows} == {250_000}
+
+
+def test_sharpening_queues_the_job_again(things: Things) -> None:
+    analysis = things.analysis()
+    goal = {"units": None, "sparsities": None, "half_width": 0.001, "exact": False}
+    lease = things.claim()
+    with things.store.write() as session:
+        analyses.sharpen(session, analysis.id, goal)
+        assert analyses.sharpen(session, analysis.id, goal).goals == [goal]
+    assert queue.handing_back(things.store, lease), "its worker should look again"
+    with queue.fenced(things.store, lease) as session:
+        queue.finish(session, lease)
+    assert things.job_now(analysis.job_id).state == JobState.QUEUED
+    lease = things.claim()
+    assert not queue.handing_back(things.store, lease)
+    with queue.fenced(things.store, lease) as session:
+        queue.finish(session, lease)
+    assert things.job_now(analysis.job_id).state == JobState.DONE
+    with things.store.write() as session:
+        analyses.sharpen(session, analysis.id, goal | {"exact": True})
+    assert things.job_now(analysis.job_id).state == JobState.QUEUED
+    with things.store.write() as session, pytest.raises(NotFound):
+        analyses.sharpen(session, 41, goal)
+
+
 def test_the_figures_of_a_point() -> None:
     top5 = {"top5": {"value": 0.95, "low": 0.9, "high": 0.98}}
     point = a_point("c", level=333_333, size=7, removed=2, metrics=top5)
-    assert points.as_json(point) == {
+    reader = PointReader(Goals.of(None), None)
+    assert reader.told(points.facts_of(point)) == {
         "unit": "a.weight",
         "criterion": "magnitude",
         "sparsity": 0.333333,
@@ -209,12 +305,29 @@ def test_the_figures_of_a_point() -> None:
         "low": 0.7,
         "high": 0.9,
         "samples": 100,
+        "of": 100,
+        "whole": True,
+        "interval": "population",
+        "settled": True,
+        "preview": False,
+        "drop": None,
+        "drop_low": None,
+        "drop_high": None,
+        "kl": None,
         "flips": 9,
         "lost": 5,
         "gained": 2,
         "metrics": top5,
+        "remark": None,
     }
-    assert points.as_json(a_point("c"))["metrics"] == {}, "measured before there were any"
+    plain = reader.json(points.facts_of(a_point("c")))
+    assert set(plain["metrics"]) == {"accuracy", "loss"}, "measured before there were any"
+    dense = Dense(Kind.SINGLE_LABEL, 100, accuracy=0.83)
+    fresh = PointReader(Goals.of(None), dense).fresh(points.facts_of(point))
+    half = 1.959964 * (0.07 - 0.03**2) ** 0.5 / 10
+    assert fresh.drop == pytest.approx(0.03)
+    assert fresh.drop_low == pytest.approx(0.03 - half)
+    assert fresh.drop_high == pytest.approx(0.03 + half)
 
 
 def test_a_plan_keeps_the_order_of_its_units(things: Things) -> None:

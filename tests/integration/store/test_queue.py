@@ -221,6 +221,7 @@ def test_a_deterministic_error_is_not_tried_again(things: Things, clock: HandClo
         "status": "failed",
         "error": ERROR,
         "progress": {"done": 0, "total": 0, "eta": None},
+        "paused": False,
     }
 
 
@@ -352,6 +353,7 @@ def test_progress_is_kept_and_announced(things: Things) -> None:
         "status": "running",
         "error": None,
         "progress": {"done": 3, "total": 12, "eta": 4.5},
+        "paused": False,
     }
 
 
@@ -371,6 +373,7 @@ def test_a_measurement_job_speaks_for_itself_on_its_analysis(things: Things) -> 
             "state": "queued",
             "error": None,
             "progress": {"done": 0, "total": 0, "eta": None},
+            "paused": False,
         },
     )
 

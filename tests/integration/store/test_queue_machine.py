@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from app.domain.errors import Conflict, LeaseLost
-from app.domain.words import JobState
-from app.store import queue
+from app.domain.words import JobState, Priority
+from app.store import queue, steering
 from app.store.queue import Lease
 from app.store.store import Store
 from tests.integration.store.conftest import HandClock
@@ -33,14 +33,19 @@ class Expected:
     token: str | None = None
     expires: float = 0.0
     stopping: bool = False
+    paused: bool = False
+    asked: int = 0
 
     def back(self) -> None:
+        if self.stopping:
+            self.end(JobState.CANCELLED)
         self.token = None
         self.state = JobState.CANCELLED if self.stopping else JobState.QUEUED
 
     def end(self, state: JobState) -> None:
         self.token = None
         self.state = state
+        self.paused = False
 
 
 class QueueMachine(RuleBasedStateMachine):
@@ -73,7 +78,11 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(target=leases)
     def claim(self) -> Lease:
-        waiting = [(-j.priority, i) for i, j in self.expected.items() if j.state == "queued"]
+        waiting = [
+            (-job.priority, job_id)
+            for job_id, job in self.expected.items()
+            if job.state == "queued" and not job.paused
+        ]
         lease = queue.claim(self.store, 1, lease_seconds=LEASE)
         if not waiting:
             assert lease is None
@@ -113,6 +122,9 @@ class QueueMachine(RuleBasedStateMachine):
         if how == "release":
             job.attempt -= 1
             job.back()
+        elif how == "finish" and lease.payload.get("round", 0) != job.asked:
+            job.attempt = 0
+            job.back()
         else:
             ends = {"finish": JobState.DONE, "fail": JobState.FAILED}
             job.end(ends.get(how, JobState.CANCELLED))
@@ -147,6 +159,40 @@ class QueueMachine(RuleBasedStateMachine):
         elif job.state == JobState.RUNNING:
             job.stopping = True
 
+    @rule(job_id=jobs, what=st.sampled_from(["pause", "resume"]))
+    def rest(self, job_id: int, what: str) -> None:
+        job = self.expected[job_id]
+        refused = pytest.raises(Conflict) if job.state.finished else contextlib.nullcontext()
+        with refused, self.store.write() as session:
+            getattr(steering, what)(session, job_id)
+        if not job.state.finished:
+            job.paused = what == "pause"
+
+    @rule(job_id=jobs, word=st.sampled_from(list(Priority)))
+    def prefer(self, job_id: int, word: Priority) -> None:
+        job = self.expected[job_id]
+        refused = pytest.raises(Conflict) if job.state.finished else contextlib.nullcontext()
+        with refused, self.store.write() as session:
+            steering.set_priority(session, job_id, word)
+        if not job.state.finished:
+            job.priority = {"low": -1, "normal": 0, "high": 1}[word]
+
+    @rule(job_id=jobs)
+    def ask_for_more(self, job_id: int) -> None:
+        job = self.expected[job_id]
+        with self.store.write() as session:
+            steering.ask_for_more(session, job_id)
+        job.asked += 1
+        if job.state.finished:
+            job.state, job.attempt, job.stopping = JobState.QUEUED, 0, False
+
+    @rule(lease=leases)
+    def listen(self, lease: Lease) -> None:
+        job = self.holder(lease) if lease.job_id in self.expected else None
+        if job is not None:
+            wanted = job.paused or lease.payload.get("round", 0) != job.asked
+            assert queue.handing_back(self.store, lease) == wanted
+
     @rule(job_id=consumes(jobs), target=jobs)
     def retry(self, job_id: int) -> int:
         job = self.expected[job_id]
@@ -168,6 +214,7 @@ class QueueMachine(RuleBasedStateMachine):
         for job_id, job in self.expected.items():
             row = rows[job_id]
             assert (row.state, row.attempt, row.lease_token) == (job.state, job.attempt, job.token)
+            assert (row.paused, row.priority) == (job.paused, job.priority)
             assert (row.finished_at is not None) == job.state.finished
             assert (row.lease_expires_at is not None) == (job.state == JobState.RUNNING)
 
