@@ -249,6 +249,11 @@ def stream_order(
     return np.argsort(due, kind="stable")
 
 
+def random_order(samples: int, seed: int) -> NDArray[np.intp]:
+    """A simple random order of all samples, for intervals that rest on nothing else."""
+    return np.random.Generator(np.random.PCG64([seed, 2])).permutation(samples)
+
+
 def first_samples(
     labels: NDArray[Any] | None, samples: int, count: int, seed: int
 ) -> NDArray[np.intp]:
@@ -289,9 +294,10 @@ def drop_of(
     """The drop of the whole split, estimated from the samples seen; None where it is undefined.
 
     Exact, with no width, once all samples are seen. `looks`: the stratified estimate (Cochran,
-    Sampling Techniques, 1977, chapter 5) with a score interval (`_score_half_width`) at the error
-    that this look may spend. `sequence`: exact hypergeometric limits of lost and gained samples,
-    the error split evenly over all looks; it needs one answer a sample and a stream of equal rates.
+    Sampling Techniques, 1977, chapter 5) with the interval of `_half_width` at the error that this
+    look may spend. `sequence`: exact hypergeometric limits of lost and gained samples, the error
+    split evenly over all looks. It needs a stream in `random_order`, and where a sample has more
+    than one answer it claims nothing.
     """
     value = _estimate(strata, sums, "d" if strata.score == "answers" else "l")
     if value is None:
@@ -301,15 +307,21 @@ def drop_of(
     seen, samples = sums.samples, strata.samples
     if seen >= samples:
         return Drop(value, value, value)
-    looks = looks_of(samples)
     if method == "sequence":
-        error = (1 - confidence) / max(1, len(looks) - 1)
-        found = paired_drop_interval(sums.lost, sums.gained, seen, samples, error)
-        plain = (sums.lost - sums.gained) / seen
-        return Drop(plain, min(plain, found.low), max(plain, found.high))
+        return _certain(strata, sums, confidence)
     z = normal_quantile(1 - spent_error(1 - confidence, seen))
     half = factor * _half_width(strata, sums, "d" if strata.score == "answers" else "l", z)
     return Drop(value, value - half, value + half)
+
+
+def _certain(strata: Strata, sums: Sums, confidence: float) -> Drop:
+    if strata.score != "answers" or strata.scale != 1.0:
+        return Drop(0.0, -math.inf, math.inf)
+    seen, samples = sums.samples, strata.samples
+    error = (1 - confidence) / max(1, len(looks_of(samples)) - 1)
+    found = paired_drop_interval(sums.lost, sums.gained, seen, samples, error)
+    plain = (sums.lost - sums.gained) / seen
+    return Drop(plain, min(plain, found.low), max(plain, found.high))
 
 
 def spent_error(error: float, seen: int) -> float:

@@ -16,23 +16,32 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from app.domain.adaptive import PREVIEW, STRATA, Goal, Strata, Sums, first_samples, strata_of
+from app.domain.adaptive import (
+    PREVIEW,
+    Goal,
+    Strata,
+    Sums,
+    first_samples,
+    random_order,
+    strata_of,
+)
 from app.domain.levels import coarse_to_fine
 from app.domain.metrics import Kind
 from worker.engine.calibration_pass import CalibrationPass, PrunedCell
 from worker.engine.cell_run import Bits, CellRun
+from worker.engine.curve_pulse import CurvePulse
 from worker.engine.objectives import Evaluation, Judged, SingleLabel
-from worker.engine.passes import Job, Pass, Whole, pass_length
+from worker.engine.passes import Pass, Whole, pass_length
 from worker.engine.pulse import Pulse
 from worker.engine.sensitivity import Cell, SensitivityEngine
-from worker.engine.stream import DenseBatch, DenseStream, Stream, right_of, sizes_of
+from worker.engine.stream import DenseStream, Stream, sizes_of
+from worker.engine.watch import Watch
 
 if TYPE_CHECKING:
     from worker.engine.search import Search
 
 _MOST_HITS = 2**26
 """With more answers than this in a split their hits are not kept."""
-_PARTS = ("d", "l", "k")
 _TELL_SECONDS = 0.5
 
 
@@ -54,10 +63,14 @@ class Finding:
 
 
 class CurveEngine(SensitivityEngine):
-    """Measures cells along the stream. As `SensitivityEngine`; `measure` in the place of `run`."""
+    """Measures cells along the stream. As `SensitivityEngine`; `measure` in the place of `run`.
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    `at_random`: samples come in a simple random order instead of a stratified one.
+    """
+
+    def __init__(self, *args: Any, at_random: bool = False, **options: Any) -> None:
         super().__init__(*args, **options)
+        self._at_random = at_random
         self._stream: Stream | None = None
         self._first: np.ndarray | None = None
         self._dense_stream: DenseStream | None = None
@@ -140,7 +153,7 @@ class CurveEngine(SensitivityEngine):
         Raises Stopped within a few hundred milliseconds of `should_stop()` turning true,
         InvalidInput for a cell that doesn't fit the units.
         """
-        pulse = self._pulse = _CurvePulse(should_stop, on_progress, lambda: self._left())
+        pulse = self._pulse = CurvePulse(should_stop, on_progress, lambda: self._left())
         pulse.check()
         self.prepare(list(dict.fromkeys(run.criterion for run in search.runs())), should_stop)
         if preview and self._stream is None and self._samples > 2 * PREVIEW:
@@ -240,7 +253,7 @@ class CurveEngine(SensitivityEngine):
         for watch in watches:
             watch.finish(bounds[-1][1])
 
-    def _watches(self, runs: Sequence[CellRun], pulse: Pulse) -> list[_Watch]:
+    def _watches(self, runs: Sequence[CellRun], pulse: Pulse) -> list[Watch]:
         grouped: dict[tuple[str, str], list[CellRun]] = {}
         for run in runs:
             grouped.setdefault((run.unit, run.criterion), []).append(run)
@@ -253,7 +266,7 @@ class CurveEngine(SensitivityEngine):
             job = jobs[key]
             if self._recalibrated:
                 job.statistics = [run.statistics for run in some]
-            watches.append(_Watch(job, some, self._scale, keep=self._stream is None))
+            watches.append(Watch(job, some, self._scale, keep=self._stream is None))
         return watches
 
     def _estimate_statistics(self, runs: Sequence[CellRun], pulse: Pulse) -> None:
@@ -329,6 +342,7 @@ class CurveEngine(SensitivityEngine):
             first=self._first_rows(),
             batch_size=self.batch_size,
             fixed_batch=self._model.fixed_batch,
+            at_random=self._at_random,
         )
 
     def _loss_scale(self) -> float:
@@ -349,6 +363,9 @@ class CurveEngine(SensitivityEngine):
         if self._first is None:
             fixed = self._model.fixed_batch or 1
             count = min(self._samples, -(-PREVIEW // fixed) * fixed)
+            if self._at_random:
+                self._first = random_order(self._samples, self._seed)[:count]
+                return self._first
             labels = None
             if isinstance(self.objective, SingleLabel):
                 labels = np.asarray(self._split.labels)
@@ -371,6 +388,7 @@ class CurveEngine(SensitivityEngine):
                 first=rows,
                 batch_size=self.batch_size,
                 fixed_batch=self._model.fixed_batch,
+                at_random=self._at_random,
             )
             dense = DenseStream(self._model, stream, self.objective, Whole(flow))
             bounds = stream.bounds(0, len(rows))
@@ -430,90 +448,6 @@ class CurveEngine(SensitivityEngine):
                 more = run.needed(self.strata) - run.seen
                 left += self._cost(run.unit) / self._samples * more
         return done, left
-
-
-class _Watch:
-    """Adds up what one job shows of its runs, a row each."""
-
-    def __init__(self, job: Job, runs: Sequence[CellRun], scale: float, keep: bool) -> None:
-        self.job = job
-        self.batch: DenseBatch | None = None
-        self._runs = runs
-        self._scale = scale
-        self._n = np.zeros(STRATA)
-        self._sums = np.zeros((len(runs), 2 * len(_PARTS), STRATA))
-        self._hits: list[list[np.ndarray]] = [[] for _ in runs]
-        self._early: list[list[np.ndarray]] | None = [[] for _ in runs] if keep else None
-        job.observe = self._see
-
-    def _see(self, first: int, judged: Judged) -> None:
-        batch = self.batch
-        assert batch is not None
-        rows, samples = judged.losses.shape
-        shown = np.zeros((rows, 2, len(_PARTS), samples))
-        with np.errstate(all="ignore"):
-            if judged.hits is not None:
-                shown[:, 0, 0] = batch.right - right_of(judged.hits)
-            shown[:, 0, 1] = judged.losses - batch.losses
-            if judged.divergences is not None:
-                shown[:, 0, 2] = judged.divergences
-            shown[:, 0] *= self._scale
-            np.square(shown[:, 0], out=shown[:, 1])
-            found = shown.reshape(rows, -1, samples) @ batch.onehot
-            self._sums[first : first + rows] += found
-        if first == 0:
-            self._n += batch.onehot.sum(axis=0)
-        for row in range(rows):
-            if judged.hits is not None and self._runs[first + row].hits is not None:
-                self._hits[first + row].append(judged.hits[row])
-            if self._early is not None:
-                self._early[first + row].append(shown[row, 0])
-
-    def finish(self, seen: int) -> None:
-        """Hand over to the runs, which have now seen so many samples."""
-        for row, run in enumerate(self._runs):
-            found = self.job.tally.evaluation(row)
-            sums, more = run.sums, self._sums[row]
-            with np.errstate(all="ignore"):
-                for at, part in enumerate(_PARTS):
-                    setattr(sums, part, getattr(sums, part) + more[at])
-                    squares = getattr(sums, part + "2") + more[len(_PARTS) + at]
-                    setattr(sums, part + "2", squares)
-            sums.n = sums.n + self._n
-            sums.lost += found.lost or 0
-            sums.gained += found.gained or 0
-            run.take(seen, self.job.tally.state(row), self._hits[row])
-            if self._early is not None:
-                run.preview = tuple(np.concatenate(self._early[row], axis=1))
-
-
-class _CurvePulse(Pulse):
-    """Progress by the work that cells are expected to take, which changes as they are measured."""
-
-    def __init__(
-        self,
-        should_stop: Callable[[], bool] | None,
-        on_progress: Callable[[float], None] | None,
-        work: Callable[[], tuple[float, float]],
-    ) -> None:
-        super().__init__(should_stop, on_progress)
-        self._work = work
-        self._began: tuple[float, float] | None = None
-
-    @property
-    def fraction(self) -> float:
-        done, left = self._work()
-        return done / (done + left) if done + left > 0 else 0.0
-
-    @property
-    def remaining_seconds(self) -> float | None:
-        done, left = self._work()
-        now = time.monotonic()
-        if self._began is None and done > 0:
-            self._began = (now, done)
-        if self._began is None or done <= self._began[1]:
-            return None
-        return (now - self._began[0]) * left / (done - self._began[1])
 
 
 def stricter(one: Goal, other: Goal) -> bool:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from app.domain.adaptive import STRATA, Strata, looks_of, stream_order
+from app.domain.adaptive import STRATA, Strata, looks_of, random_order, stream_order
 from worker.engine.batches import load_batch
 from worker.engine.formats.label_rows import rows_at
 from worker.engine.objectives import Objective
@@ -53,9 +53,10 @@ class Stream:
         first: np.ndarray | None,
         batch_size: int,
         fixed_batch: int | None,
+        at_random: bool = False,
     ) -> Stream:
-        """`first`: the samples of a preview, which come first."""
-        order = stream_order(members, seed, first)
+        """`first`: the samples of a preview, which come first. `at_random`: without strata."""
+        order = random_order(len(split), seed) if at_random else stream_order(members, seed, first)
         return cls(
             reordered(split, order),
             order,

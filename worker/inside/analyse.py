@@ -29,8 +29,8 @@ NOT_FINITE = "With these weights removed, outputs are NaN or infinite."
 
 
 def run(job: InsideJob) -> dict[str, Any]:
-    """Files as `open_both`, arguments `split`, `seed`, `confidence`, `precision`, `recalibrate`,
-    `threads`, `mode`, `tolerance`, `refine`, `cells`, `goals`, `goal_of`, `known`.
+    """Files as `open_both`, arguments `split`, `seed`, `confidence`, `method`, `precision`,
+    `recalibrate`, `threads`, `mode`, `tolerance`, `refine`, `cells`, `goals`, `goal_of`, `known`.
 
     `cells` is `[[unit, criterion, [level, ...]], ...]`; `goal_of` has for each of its levels the
     number of its goal in `goals`; `known` what earlier runs know: `{unit, criterion, level,
@@ -90,6 +90,7 @@ def engine_of(opened: Opened, arguments: Mapping[str, Any]) -> CurveEngine:
         train=train,
         recalibrated=arguments["recalibrate"] and has_batch_norm(opened.model),
         options=FlowOptions(precision=arguments["precision"]),
+        at_random=arguments["method"] == "sequence",
     )
 
 
