@@ -92,23 +92,23 @@ class _Pass:
             if moments.wanted & INPUTS and moments.unseen is None
         )
         learning = bool(mean or squared)
-        with _learning(model, [self.parameters[name] for name in mean]):
-            ways = Ways()
+        ways = Ways()
+        share = 1.0 / max(1, -(-len(data.rows) // self.size))
+        with _in_evaluation(model, learning):
             if squared:
-                assert data.objective is not None
                 ways = find_ways(self.model, self.wiring, squared, self.parameters, data)
-            direct = [name for name in mean if name not in ways.copied]
-            share = 1.0 / max(1, -(-len(data.rows) // self.size))
             for inputs, labels in batches_of(model, data.split, data.rows, self.size):
-                watched = Watched(told, ways.recorded, ways.copied, ways.shared)
-                batch = len(labels)
-                watcher = Watcher(self.wiring, watched, batch, self._on_input, self.pulse.beat)
-                with torch.set_grad_enabled(learning):
-                    output = watcher.run(*inputs)
-                    if learning:
-                        loss = losses(data.objective, output, labels)
-                        self._learn(loss, watched, direct, ways, batch)
-                    del output
+                # Two runs, though one would do: what is known of inputs has the same bits whether
+                # gradients are wanted beside it or not.
+                if told:
+                    with torch.no_grad():
+                        self._watcher(Watched(told), len(labels)).run(*inputs)
+                if learning:
+                    watched = Watched(frozenset(), ways.recorded, ways.copied, ways.shared)
+                    output = self._watcher(watched, len(labels)).run(*inputs)
+                    loss = losses(data.objective, output, labels)
+                    self._learn(loss, watched, mean, ways, len(labels))
+                    del output, loss
                 self.pulse.beat(share)
         for name in [*ways.general, *ways.unproven]:
             parameter = self.parameters[name]
@@ -120,6 +120,9 @@ class _Pass:
         for moments in self.moments.values():
             moments.samples = seen
         return self.moments
+
+    def _watcher(self, watched: Watched, batch: int) -> Watcher:
+        return Watcher(self.wiring, watched, batch, self._on_input, self.pulse.beat)
 
     def _on_input(self, name: str, use: Use, x: Tensor) -> None:
         moments = self.moments[name]
@@ -135,41 +138,36 @@ class _Pass:
         moments.add_inputs(use.view, squares, products)
 
     def _learn(
-        self, loss: Tensor, watched: Watched, direct: Sequence[str], ways: Ways, batch: int
+        self, loss: Tensor, watched: Watched, mean: Sequence[str], ways: Ways, batch: int
     ) -> None:
         """The gradients of a batch, added up. `loss`: the sum of the samples' losses."""
-        records = [(n, record) for n, found in watched.records.items() for record in found]
-        outputs = [output for _, record in records for output in record.outputs]
-        copies = list(watched.copies.items())
-        asked = [*(self.parameters[n] for n in direct), *(c for _, c in copies), *outputs]
+        records = [record for found in watched.records.values() for record in found]
+        outputs = [output for record in records for output in record.outputs]
+        copies = list(watched.copies)
+        asked = [*(self.parameters[n] for n in mean), *watched.copies.values(), *outputs]
         if not asked or not loss.requires_grad:
             return
         found = list(torch.autograd.grad(loss, asked, allow_unused=True))
-        for name in direct:
+        for name in mean:
             gradient = found.pop(0)
             if gradient is not None:
                 moments = self.moments[name]
                 moments.gradient_sum = added(moments.gradient_sum, gradient)
-        for name, _ in copies:
-            self._add_copies(name, found.pop(0))
+        for name in copies:
+            gradient = found.pop(0)
+            if gradient is not None:
+                moments, shape = self.moments[name], self.units[name].shape
+                wide = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
+                part = wide.square().sum(dim=0).reshape(shape)
+                moments.square_sum = added(moments.square_sum, part)
         add_known(self.moments, watched, found, ways, batch, self.pulse)
-
-    def _add_copies(self, name: str, gradient: Tensor | None) -> None:
-        if gradient is None:
-            return
-        moments, shape = self.moments[name], self.units[name].shape
-        wide = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
-        if Statistic.MEAN_GRADIENT in moments.wanted:
-            part = wide.sum(dim=0).reshape(shape)
-            moments.gradient_sum = added(moments.gradient_sum, part)
-        moments.square_sum = added(moments.square_sum, wide.square().sum(dim=0).reshape(shape))
 
     def _one_by_one(self, names: Sequence[str]) -> None:
         """A backward pass a sample, for weights that are used in no known way."""
         parameters = [self.parameters[name] for name in names]
         split, rows = self.data.split, self.data.rows
         seen = streamed(self.model, rows, self.size)
-        with _learning(self.model, parameters):
+        with _in_evaluation(self.model, learning=True):
             for row in np.resize(rows, seen):
                 gradients = gradient_of_sample(
                     self.model, split, self.data.objective, int(row), parameters
@@ -205,14 +203,17 @@ def _parameters(model: CanonicalModel, units: Sequence[Unit]) -> dict[str, nn.Pa
 
 
 @contextmanager
-def _learning(model: CanonicalModel, parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Evaluation mode in which these parameters have gradients and no others do."""
+def _in_evaluation(model: CanonicalModel, learning: bool) -> Iterator[None]:
+    """Evaluation mode in which all weights have gradients, or none.
+
+    All of them, so that the network computes the same however few are asked for: a gradient that
+    isn't asked for isn't worked out.
+    """
     before = [(p, p.requires_grad) for p in model.module.parameters() if p.is_floating_point()]
-    chosen = {id(parameter) for parameter in parameters}
     with evaluating(model), torch.inference_mode(False), torch.enable_grad():
         try:
             for parameter, _ in before:
-                parameter.requires_grad_(id(parameter) in chosen)
+                parameter.requires_grad_(learning)
             yield
         finally:
             for parameter, learns in before:

@@ -17,16 +17,19 @@ Tap = Callable[[str, Tensor, Tensor], Tensor]
 """Told a parameter's name, what goes into its matrix and what comes out; gives that back."""
 
 
+def runs_stepwise(module: nn.Module, args: Sequence[Any]) -> bool:
+    """Is this call one that can be taken apart: a plain batch, no packed sequences?"""
+    axes = 3 if isinstance(module, nn.RNNBase) else 2
+    return bool(args) and isinstance(args[0], Tensor) and args[0].dim() == axes
+
+
 def run_recurrent(module: nn.RNNBase, args: Sequence[Any], tap: Tap) -> Any:
-    """What `module(*args)` returns in evaluation mode, to rounding.
+    """What `module(*args)` returns in evaluation mode, to rounding, where it `runs_stepwise`.
 
     `tap` sees each use of a matrix: `weight_ih_*` once a direction with all steps, [steps, batch,
-    features], the others once a step, [batch, features]. Raises ValueError for packed sequences and
-    inputs without a batch.
+    features], the others once a step, [batch, features].
     """
     x = args[0]
-    if not isinstance(x, Tensor) or x.dim() != 3:
-        raise ValueError("a recurrent layer's input is no plain batch of sequences")
     if module.batch_first:
         x = x.transpose(0, 1)
     given = args[1] if len(args) > 1 and args[1] is not None else None
@@ -56,8 +59,6 @@ def run_recurrent(module: nn.RNNBase, args: Sequence[Any], tap: Tap) -> Any:
 def run_cell(module: nn.RNNCellBase, args: Sequence[Any], tap: Tap) -> Any:
     """What `module(*args)` returns, to rounding; each matrix is seen once."""
     x = args[0]
-    if not isinstance(x, Tensor) or x.dim() != 2:
-        raise ValueError("a recurrent cell's input is no plain batch")
     given = args[1] if len(args) > 1 and args[1] is not None else None
     lstm = isinstance(module, nn.LSTMCell)
     hidden, memory = (given if lstm else (given, None)) if given is not None else (None, None)

@@ -91,48 +91,44 @@ def find_ways(
 ) -> Ways:
     """The fastest right way for each unit, found out on the first few samples."""
     known = frozenset(name for name in names if wiring.units[name].known)
-    fetched = frozenset(name for name in names if name not in known and wiring.units[name].fetched)
     size = model.fixed_batch or min(_TRIAL, len(data.rows))
     # From all over the split: neighbours may be of one class, and alike.
     rows = data.rows[np.arange(size) * len(data.rows) // size]
     truth = dict(zip(names, _truth(model, data, rows, [parameters[n] for n in names]), strict=True))
-    for copied in (fetched, frozenset[str]()):
-        watched = Watched(recorded=known, copied=copied, trial=True)
-        found = _tried(model, wiring, watched, data, rows)
-        if found is None:
-            continue
-        right = {
-            name: axis
-            for name, tries in found.items()
-            for axis, gradients in reversed(tries)
-            if _agree(gradients, truth[name], parameters[name].dtype)
-        }
-        blank = {n for n in known if n not in right and not any(map(torch.any, truth[n]))}
-        return Ways(
-            axis={name: axis for name, axis in right.items() if name in known},
-            copied=frozenset(right) & copied,
-            unproven=frozenset(blank),
-            general=tuple(name for name in names if name not in right and name not in blank),
-            shared=watched.shared,
-        )
-    return Ways(general=tuple(names))
+    watched = Watched(recorded=known, trial=True)
+    found = _tried(model, wiring, watched, data, rows)
+    for name in names:
+        if name not in known and wiring.units[name].copyable:
+            # Each by itself, so that none depends on who else is there.
+            found |= _tried(model, wiring, Watched(copied=frozenset([name])), data, rows)
+    right = {
+        name: axis
+        for name, tries in found.items()
+        for axis, gradients in reversed(tries)
+        if _agree(gradients, truth[name], parameters[name].dtype)
+    }
+    blank = {n for n in known & found.keys() if n not in right and not any(map(_any, truth[n]))}
+    return Ways(
+        axis={name: axis for name, axis in right.items() if name in known},
+        copied=frozenset(right) - known,
+        unproven=frozenset(blank),
+        general=tuple(name for name in names if name not in right and name not in blank),
+        shared=watched.shared,
+    )
+
+
+def _any(values: Tensor) -> bool:
+    return bool(values.any())
 
 
 def _truth(
     model: CanonicalModel, data: Data, rows: np.ndarray, parameters: Sequence[nn.Parameter]
 ) -> list[list[Tensor]]:
     """Each unit's gradients of the first samples, one by one."""
-    learnt = [parameter.requires_grad for parameter in parameters]
-    try:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
-        each = [
-            gradient_of_sample(model, data.split, data.objective, int(row), parameters)
-            for row in rows[:_TRIAL]
-        ]
-    finally:
-        for parameter, learns in zip(parameters, learnt, strict=True):
-            parameter.requires_grad_(learns)
+    each = [
+        gradient_of_sample(model, data.split, data.objective, int(row), parameters)
+        for row in rows[:_TRIAL]
+    ]
     return [
         [torch.zeros_like(parameter) if g[at] is None else g[at] for g in each]
         for at, parameter in enumerate(parameters)
@@ -141,10 +137,10 @@ def _truth(
 
 def _tried(
     model: CanonicalModel, wiring: Wiring, watched: Watched, data: Data, rows: np.ndarray
-) -> dict[str, list[tuple[int, Tensor]]] | None:
+) -> dict[str, list[tuple[int, Tensor]]]:
     """Each sample's gradient of each unit, for every axis on which its batch may be.
 
-    None where the network doesn't run that way.
+    Nothing where the network doesn't run that way.
     """
     inputs, labels = next(batches_of(model, data.split, rows, len(rows)))
     try:
@@ -158,7 +154,7 @@ def _tried(
             return {}
         gradients = list(torch.autograd.grad(loss, asked, allow_unused=True))
     except (RuntimeError, ValueError, IndexError, TypeError):
-        return None
+        return {}
     found: dict[str, list[tuple[int, Tensor]]] = {}
     for name, copy in watched.copies.items():
         gradient = gradients.pop(0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 
 from worker.engine.criteria.matrices import MatrixView
 from worker.engine.criteria.readers import RECURRENT, Reader, readers_of
-from worker.engine.criteria.recurrent import run_cell, run_recurrent
+from worker.engine.criteria.recurrent import run_cell, run_recurrent, runs_stepwise
 from worker.engine.criteria.uses import Dense, Table, Use, batch_first, use_of
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ UNKNOWN_USE = (
 )
 TABLE = "It is a table of rows picked by number, so there are no inputs to weigh its entries with."
 TAPS = "The taps of a transposed convolution add up, so no input belongs to one of its rows alone."
+_ELEMENTWISE = frozenset(["add", "iadd", "radd", "sub", "mul", "imul", "rmul"])
+_COPYING = _ELEMENTWISE | {"expand", "expand_as"}
+"""Operators that give the same bits whether a tensor is one for all samples or one for each."""
 TWO_WAYS = "It is used in two ways, and its entries don't meet the same inputs in both."
 
 
@@ -31,13 +34,14 @@ TWO_WAYS = "It is used in two ways, and its entries don't meet the same inputs i
 class Wired:
     """How one unit is used: by nodes of known kinds, or else.
 
-    `known`: every node that reads it is of a known kind. `fetched`: all of them are given the
-    tensor itself. `unseen`: why its inputs can't be weighed, None where they can.
+    `known`: every node that reads it is of a known kind. `copyable`: all of them only add or
+    multiply it on, so that each sample may have a copy of its own. `unseen`: why its inputs can't
+    be weighed, None where they can.
     """
 
     unit: Unit
     known: bool
-    fetched: bool
+    copyable: bool
     unseen: str | None
 
 
@@ -82,17 +86,16 @@ class Wiring:
 
     def _add(self, model: CanonicalModel, unit: Unit) -> None:
         uses: list[Use | None] = []
-        fetched = True
+        copyable = True
         for reader, source in readers_of(model, unit):
-            if source is None:
-                fetched = False
-            else:
+            copyable = copyable and source is not None and reader.operator in _COPYING
+            if source is not None:
                 self.fetches[source] = unit.id
             uses.append(self._use(unit, reader, source))
         known = [use for use in uses if use is not None]
         whole = bool(known) and len(known) == len(uses)
         unseen = _unseen(known) if whole else UNKNOWN_USE
-        self.units[unit.id] = Wired(unit, whole, fetched, unseen)
+        self.units[unit.id] = Wired(unit, whole, copyable, unseen)
         if unseen is None:
             self.views[unit.id] = known[0].view
 
@@ -172,14 +175,11 @@ class Watcher(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         self.beat()
-        if n in self.wiring.roles:
-            roles = {
-                role: use
-                for role, use in self.wiring.roles[n].items()
-                if use[0] in self.watched.seen
-            }
-            if roles:
-                return self._recurrent(n, roles)
+        if n.op == "call_module" and isinstance(self.fetch_attr(str(n.target)), RECURRENT):
+            # Always step by step: who is watched must change no bit of anybody's figures.
+            args, kwargs = self.fetch_args_kwargs_from_env(n)
+            if not kwargs and runs_stepwise(self.fetch_attr(str(n.target)), args):
+                return self._recurrent(n, args)
         unit = self.wiring.fetches.get(n)
         if unit in self.watched.copied:
             return self._copied(unit, super().run_node(n))
@@ -187,33 +187,32 @@ class Watcher(fx.Interpreter):
         given = [self.env[source] for _, _, source in uses]
         result = super().run_node(n)
         for (unit, use, _), x in zip(uses, given, strict=True):
-            result = self._seen(unit, use, x, result)
+            result = self._seen(n, unit, use, x, result)
         return result
 
-    def _seen(self, unit: str, use: Use, x: Tensor, result: Tensor) -> Tensor:
+    def _seen(self, n: fx.Node, unit: str, use: Use, x: Tensor, result: Tensor) -> Tensor:
         if self.on_input is not None and unit in self.watched.told:
             self.on_input(unit, use, x)
         if unit not in self.watched.recorded:
             return result
-        if isinstance(use, Table) and self._shared(unit, x):
-            # The same rows for every sample: let each have its own gradient.
+        # The same values for every sample: let each have its own gradient.
+        if isinstance(use, Table) and self._shared(n, unit, x):
             x, result = x.expand(self.batch, -1), result.expand(self.batch, *result.shape)
-        elif len(result) == 1 < self.batch:
+        elif len(result) == 1 < self.batch and _only_added(n):
             x = x.expand(self.batch, *x.shape[1:])
             result = result.expand(self.batch, *result.shape[1:])
-        result = _differentiable(result)
         self.watched.records.setdefault(unit, []).append(Record(use, x.detach(), [result]))
         return result
 
-    def _shared(self, unit: str, x: Tensor) -> bool:
+    def _shared(self, n: fx.Node, unit: str, x: Tensor) -> bool:
         """Are these rows picked for all samples at once? Found out on the first samples."""
-        if self.watched.trial and x.dim() == 1 and len(x) != self.batch:
+        if self.watched.trial and x.dim() == 1 and len(x) != self.batch and _only_added(n):
             self.watched.shared.add(unit)
         return unit in self.watched.shared
 
-    def _recurrent(self, n: fx.Node, roles: Mapping[str, tuple[str, Use]]) -> Any:
+    def _recurrent(self, n: fx.Node, args: Sequence[Any]) -> Any:
         module = self.fetch_attr(str(n.target))
-        args, _ = self.fetch_args_kwargs_from_env(n)
+        roles = self.wiring.roles.get(n, {})
         whole = isinstance(module, nn.RNNBase)
         stepwise: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
 
@@ -225,7 +224,6 @@ class Watcher(fx.Interpreter):
                 self.on_input(unit, use, x)
             if unit not in self.watched.recorded:
                 return result
-            result = _differentiable(result)
             if whole and role.startswith("weight_ih"):
                 record = Record(use, x.detach(), [result], axis=1)
                 self.watched.records.setdefault(unit, []).append(record)
@@ -244,13 +242,11 @@ class Watcher(fx.Interpreter):
 
     def _copied(self, unit: str, weight: Tensor) -> Tensor:
         if unit not in self.watched.copies:
-            own = weight.detach()
-            own = own if len(own) == 1 else own[None]
-            own = own.expand(self.batch, *own.shape[1:]).clone().requires_grad_()
-            self.watched.copies[unit] = own
+            own = weight if len(weight) == 1 else weight[None]
+            self.watched.copies[unit] = own.expand(self.batch, *own.shape[1:]).clone()
         return self.watched.copies[unit]
 
 
-def _differentiable(result: Tensor) -> Tensor:
-    """A value whose gradient can be asked for, though no weight before it learns."""
-    return result if result.requires_grad else result.detach().requires_grad_()
+def _only_added(node: fx.Node) -> bool:
+    """Is a node's value only added or multiplied on?"""
+    return all(Reader(user, None, "").operator in _ELEMENTWISE for user in node.users)
