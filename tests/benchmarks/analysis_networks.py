@@ -59,6 +59,47 @@ def resnet20(samples: int = 192) -> tuple[CanonicalModel, Split]:
     return exported(network, images), split_of([images], labels)
 
 
+def resnet18(samples: int = 128) -> tuple[CanonicalModel, Split]:
+    """ResNet-18 (He et al., 2016) at 64 px, 200 classes."""
+    torch.manual_seed(0)
+    images = _images(samples, 64)
+    return exported(randomise_norms(ResNet18(200)), images), _labelled(images, 200)
+
+
+def lstm(samples: int = 256) -> tuple[CanonicalModel, Split]:
+    """A two-layer LSTM (Hochreiter and Schmidhuber, 1997) over 64 steps of 40 numbers."""
+    torch.manual_seed(0)
+    steps = np.random.default_rng(0).standard_normal((samples, 64, 40)).astype(np.float32)
+    return exported(Listener(), steps), _labelled(steps, 10)
+
+
+def vit6(samples: int = 128) -> tuple[CanonicalModel, Split]:
+    """A six-layer vision transformer (Dosovitskiy et al., 2021), 64 px in patches of 8."""
+    torch.manual_seed(0)
+    images = _images(samples, 64)
+    return exported(VisionTransformer(), images), _labelled(images, 100)
+
+
+def bert12(samples: int = 128) -> tuple[CanonicalModel, Split]:
+    """A 12-layer encoder like BERT's (Devlin et al., 2019), 64 tokens with padding."""
+    torch.manual_seed(0)
+    generator = np.random.default_rng(0)
+    tokens = generator.integers(1, 2000, (samples, 64))
+    for row, length in enumerate(generator.integers(20, 65, samples)):
+        tokens[row, length:] = 0
+    return exported(TextEncoder(), tokens), _labelled(tokens, 4)
+
+
+def _images(samples: int, size: int) -> np.ndarray:
+    """Smooth random pictures: noise on a coarse grid, enlarged."""
+    coarse = torch.randn(samples, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    return functional.interpolate(coarse, size=(size, size), mode="bicubic").numpy()
+
+
+def _labelled(array: np.ndarray, classes: int) -> Split:
+    return split_of([array], np.random.default_rng(1).integers(0, classes, len(array)))
+
+
 def deep(depth: int) -> tuple[TracedModel, Split]:
     """A perceptron of `depth` equal layers: what a cell costs as units become many."""
     torch.manual_seed(0)
@@ -111,3 +152,134 @@ class ResNet20(nn.Module):
         x = functional.relu(self.bn1(self.conv1(x)))
         x = self.layer3(self.layer2(self.layer1(x)))
         return self.linear(functional.adaptive_avg_pool2d(x, 1).flatten(1))
+
+
+class WideBlock(nn.Module):
+    """The basic block as torchvision writes it: in-place activations, shortcuts B."""
+
+    def __init__(self, width_in: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width_in, width, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.downsample: nn.Module | None = None
+        if stride != 1 or width_in != width:
+            convolution = nn.Conv2d(width_in, width, 1, stride, bias=False)
+            self.downsample = nn.Sequential(convolution, nn.BatchNorm2d(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        out += x if self.downsample is None else self.downsample(x)
+        return self.relu(out)
+
+
+class ResNet18(nn.Module):
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        blocks: list[nn.Module] = []
+        for width_in, width in ((64, 64), (64, 128), (128, 256), (256, 512)):
+            stride = 1 if width_in == width else 2
+            blocks += [WideBlock(width_in, width, stride), WideBlock(width, width, 1)]
+        self.layers = nn.Sequential(*blocks)
+        self.fc = nn.Linear(512, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.layers(self.maxpool(self.relu(self.bn1(self.conv1(x)))))
+        return self.fc(functional.adaptive_avg_pool2d(x, 1).flatten(1))
+
+
+class Listener(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(40, 128, num_layers=2, batch_first=True)
+        self.head = nn.Linear(128, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.rnn(x)[0][:, -1])
+
+
+class VisionBlock(nn.Module):
+    """Norm first, queries, keys and values in one layer, as timm writes it."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.fc1 = nn.Linear(width, 4 * width)
+        self.fc2 = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, length, width = x.shape
+        qkv = self.qkv(self.norm1(x)).reshape(batch, length, 3, self.heads, width // self.heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = functional.scaled_dot_product_attention(query, key, value)
+        x = x + self.proj(mixed.transpose(1, 2).reshape(batch, length, width))
+        return x + self.fc2(functional.gelu(self.fc1(self.norm2(x))))
+
+
+class VisionTransformer(nn.Module):
+    def __init__(self, width: int = 192, depth: int = 6, heads: int = 3) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, width, 8, 8)
+        self.token = nn.Parameter(torch.randn(1, 1, width) * 0.02)
+        self.positions = nn.Parameter(torch.randn(1, 65, width) * 0.02)
+        self.blocks = nn.Sequential(*[VisionBlock(width, heads) for _ in range(depth)])
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.head = nn.Linear(width, 100)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], dim=1) + self.positions
+        return self.head(self.norm(self.blocks(x))[:, 0])
+
+
+class TextBlock(nn.Module):
+    """Norm last, three projections, a mask, as transformers writes BERT."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.dense = nn.Linear(width, width)
+        self.norm1 = nn.LayerNorm(width, eps=1e-12)
+        self.intermediate = nn.Linear(width, 4 * width)
+        self.output = nn.Linear(4 * width, width)
+        self.norm2 = nn.LayerNorm(width, eps=1e-12)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        batch, length, width = x.shape
+        shape = (batch, length, self.heads, width // self.heads)
+        parts = [part(x).view(shape).transpose(1, 2) for part in (self.query, self.key, self.value)]
+        mixed = functional.scaled_dot_product_attention(*parts, attn_mask=mask)
+        mixed = mixed.transpose(1, 2).reshape(batch, length, width)
+        x = self.norm1(self.dense(mixed) + x)
+        return self.norm2(self.output(functional.gelu(self.intermediate(x))) + x)
+
+
+class TextEncoder(nn.Module):
+    def __init__(self, width: int = 128, depth: int = 12, heads: int = 4) -> None:
+        super().__init__()
+        self.words = nn.Embedding(2000, width, padding_idx=0)
+        self.positions = nn.Parameter(torch.randn(1, 64, width) * 0.5)
+        self.norm = nn.LayerNorm(width, eps=1e-12)
+        self.layers = nn.ModuleList([TextBlock(width, heads) for _ in range(depth)])
+        self.pooler = nn.Linear(width, width)
+        self.classifier = nn.Linear(width, 4)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        mask = (tokens != 0)[:, None, None, :]
+        x = self.norm(self.words(tokens) + self.positions)
+        for layer in self.layers:
+            x = layer(x, mask)
+        return self.classifier(torch.tanh(self.pooler(x[:, 0])))

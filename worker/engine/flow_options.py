@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 Precision = Literal["float32", "bfloat16"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
@@ -17,13 +16,11 @@ class FlowOptions:
     The defaults give the plain network's own bits. `fuse` lets it fold batch norms, join layers
     with the activations after them and choose layouts: the same function, rounded differently in
     the last bits. `precision` "bfloat16" computes in bfloat16 and gives the outputs back in
-    float32. `profile` are the choices of an earlier flow of the same network (`Flow.profile`, plain
-    JSON), taken as they are instead of being made anew.
+    float32, and rearranges whatever `fuse` says. All choices follow from shapes, none from timing.
     """
 
     precision: Precision = "float32"
     fuse: bool = False
-    profile: Mapping[str, Any] | None = None
 
 
 PLAIN = FlowOptions()

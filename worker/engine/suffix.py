@@ -9,12 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, fx, nn
 
 from app.domain.errors import InvalidFile
-from worker.engine.aliasing import protect_sources, shared_memory, storage_of, tensors_in
+from worker.engine.aliasing import (
+    SharedMemory,
+    protect_sources,
+    shared_memory,
+    storage_of,
+    tensors_in,
+)
+from worker.engine.fast import accelerate
+from worker.engine.fast.kernels import Kernel
 from worker.engine.flow_options import PLAIN, FlowOptions
 from worker.engine.objectives.base import first_tensor
 from worker.engine.steps import Registers, Step, attribute, compile_step
@@ -70,12 +77,15 @@ class Flow:
         self, module: fx.GraphModule, sample: Sequence[Tensor], options: FlowOptions = PLAIN
     ) -> None:
         self.options = options
-        self.profile: dict[str, Any] = {}
+        self.reason: str | None = None
+        self._kernels: dict[int, list[Kernel]] = {}
         shared = shared_memory(module, sample)
         protected = protect_sources(module, shared) if shared else None
         if protected is not None:
             module = protected
             shared = shared_memory(module, sample)
+        if options.fuse or options.precision != "float32":
+            module = self._accelerated(module, sample, shared)
         nodes = [node for node in module.graph.nodes if node.op != "output"]
         index = {node: at for at, node in enumerate(nodes)}
         self.count = len(nodes)
@@ -105,6 +115,8 @@ class Flow:
         Call it after every change, and after the old values were put back. Costs time in proportion
         to the tensor; nothing where nothing is derived from it.
         """
+        for kernel in self._kernels.get(storage_of(tensor), ()):
+            kernel.refresh()
 
     @property
     def output(self) -> int:
@@ -147,6 +159,17 @@ class Flow:
 
     def step(self, at: int) -> Step:
         return self._instructions[at][0]
+
+    def _accelerated(
+        self, module: fx.GraphModule, sample: Sequence[Tensor], shared: Sequence[SharedMemory]
+    ) -> fx.GraphModule:
+        """The faster graph, or the given one and a reason."""
+        if shared:
+            self.reason = "It writes in place."
+            return module
+        made = accelerate(module, sample, self.options.precision)
+        self.reason, self._kernels = made.reason, made.kernels
+        return made.module
 
     @staticmethod
     def _output_node(module: fx.GraphModule, index: dict[fx.Node, int]) -> int:
