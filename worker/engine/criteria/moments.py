@@ -23,7 +23,8 @@ class Moments:
     `samples`: how many these were. Gradients are sums over samples, in the weight's shape, of g and
     of g^2, g being the gradient of one sample's loss. `squares` [groups, columns] float64 and
     `products` [groups, columns, columns] are sums over all places of all samples, of `view`'s
-    columns. `unseen` says why inputs aren't seen.
+    columns; `factors` is what SparseGPT makes of the latter, once for all who ask. `unseen` says
+    why inputs aren't seen.
     """
 
     wanted: frozenset[Statistic]
@@ -33,6 +34,7 @@ class Moments:
     view: MatrixView | None = None
     squares: Tensor | None = None
     products: Tensor | None = None
+    factors: tuple[Tensor, Tensor] | None = None
     unseen: str | None = None
 
     @property

@@ -114,6 +114,7 @@ class _Run:
                 for name, criterion in learning.items():
                     learnt[unit.id, name] = self._removal(unit, criterion, moments[unit.id])
                     pulse.beat()
+            del moments
         found: Removals = {}
         for unit in self.units:
             for name, criterion in self.criteria.items():

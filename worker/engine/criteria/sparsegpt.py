@@ -123,8 +123,10 @@ def _layer(subject: Subject) -> Layer:
     products = subject.seen.input_products()
     require_finite(products, "inputs")
     matrices = view.matrices(subject.weight).to(products.dtype).contiguous()
-    factors, dead = inverse_factors(products)
-    return Layer(view, subject.weight.clone(), matrices, factors.to(products.dtype), dead)
+    if subject.seen.factors is None:
+        factors, dead = inverse_factors(products)
+        subject.seen.factors = factors.to(products.dtype), dead
+    return Layer(view, subject.weight.clone(), matrices, *subject.seen.factors)
 
 
 def inverse_factors(products: Tensor) -> tuple[Tensor, Tensor]:
