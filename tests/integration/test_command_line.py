@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -67,6 +68,89 @@ def test_a_criterion_that_is_not_there_is_wrong_use(tmp_path: Path, sample) -> N
         *("--out", tmp_path / "out", "--criteria", "magnitude,luck"),
     )
     refused(ended, 2, "luck", "magnitude")
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--evaluation", "exact", "--half-width", "0.01"), "--evaluation adaptive"),
+        (("--half-width", "2"), "--half-width"),
+        (("--confidence", "95"), "--confidence"),
+        (("--tolerance", "nan"), "--tolerance"),
+        (("--evaluation", "guess"), "guess"),
+        (("--precision", "float8"), "float8"),
+        (("--refine", "99"), "99"),
+        (("--granularity", "channel"), "channel"),
+    ],
+)
+def test_an_evaluation_that_makes_no_sense_is_wrong_use(
+    tmp_path: Path, sample, flags: tuple[str, ...], said: str
+) -> None:
+    files = (sample.model_path, sample.dataset_path)
+    refused(run("analyse", *files, "--out", tmp_path / "out", *flags), 2, said)
+    assert not (tmp_path / "out").exists()
+
+
+def test_batch_norms_can_not_be_estimated_from_nothing(tmp_path: Path, sample) -> None:
+    arrays = {name: sample.arrays[name] for name in ("x_tune", "y_tune", "scale")}
+    np.savez(tmp_path / "tune.npz", **arrays)
+    ended = run(
+        *("analyse", sample.model_path, tmp_path / "tune.npz"),
+        *("--out", tmp_path / "out", "--recalibrate-batch-norm"),
+    )
+    refused(ended, 1, "from the split train", "x_train")
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--evaluation", "exact"),
+        ("--half-width", "0.03", "--processes", "1"),
+        ("--recalibrate-batch-norm", "--evaluation", "exact"),
+    ],
+    ids=["exact", "adaptive", "recalibrated"],
+)
+def test_a_notebook_finds_what_the_shell_does(
+    tmp_path: Path, sample, flags: tuple[str, ...]
+) -> None:
+    """The same network and samples, by torch.export of a file and by the module in memory."""
+    from torch.utils.data import DataLoader, TensorDataset
+
+    from worker.engine import Sensitivity
+
+    ended = run(
+        *("analyse", sample.model_path, sample.dataset_path, "--out", tmp_path / "out"),
+        *("--sparsities", "0.4,0.8", "--criteria", "magnitude,random", "--seed", "3", *flags),
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert " evaluated samples in " in ended.stderr
+    assert "Warning" not in ended.stderr
+    document = json.loads((tmp_path / "out" / "curves.json").read_text())
+    loaders = {
+        split: DataLoader(TensorDataset(sample.inputs(split), sample.labels(split)), batch_size=50)
+        for split in ("tune", "train")
+    }
+    evaluation = {"mode": "exact"} if "exact" in flags else {"half_width": 0.03}
+    study = Sensitivity(
+        sample.network,
+        loaders["tune"],
+        train=loaders["train"],
+        criteria=["magnitude", "random"],
+        sparsities=[0.4, 0.8],
+        evaluation=evaluation,
+        recalibrate_batch_norm="--recalibrate-batch-norm" in flags,
+        seed=3,
+    )
+    list(study.run())
+    found = json.loads(json.dumps(study.document()))
+    assert found["curves"] == document["curves"]
+    assert found["baseline"] == document["baseline"]
+    same = set(found) & set(document) - {"samples_evaluated"}
+    assert {name: found[name] for name in same} == {name: document[name] for name in same}
+    lines = (tmp_path / "out" / "curves.csv").read_bytes().decode()
+    study.to_csv(tmp_path / "own.csv")
+    assert (tmp_path / "own.csv").read_bytes().decode() == lines
+    assert lines.startswith("parameter,sparsity,top1,top5,loss,criterion,")
 
 
 def test_a_folder_that_can_not_be_made_is_said_before_the_work(tmp_path: Path, sample) -> None:

@@ -6,6 +6,9 @@ from app.domain.goals import Goals
 from app.domain.point_facts import Dense, PointFacts, estimated, whole_drop
 from worker.engine.curves import CurveEngine, Finding
 
+NOTHING_REMOVED = "Nothing removed."
+NOT_FINITE = "With these weights removed, outputs are NaN or infinite."
+
 
 def dense_of(engine: CurveEngine) -> tuple[Dense, dict[str, float | None]]:
     """The dense network's figures, and the `low` and `high` of its accuracy.
@@ -24,7 +27,16 @@ def dense_of(engine: CurveEngine) -> tuple[Dense, dict[str, float | None]]:
     return dense, {"low": said["low"], "high": said["high"]}
 
 
-def facts_of(finding: Finding, dense: Dense, goals: Goals) -> PointFacts:
+def remark_on(engine: CurveEngine, finding: Finding) -> str | None:
+    """What has to be said of a point beside its figures."""
+    if finding.run.removed == 0:
+        return NOTHING_REMOVED
+    if finding.raw.loss is None:
+        return NOT_FINITE
+    return engine.remark_on(finding.run.unit, finding.run.criterion)
+
+
+def facts_of(engine: CurveEngine, finding: Finding, dense: Dense, goals: Goals) -> PointFacts:
     """The point with its drop and intervals at the confidence of `goals`.
 
     Whole ones as they were counted; others are estimates for the split, from their sums.
@@ -50,6 +62,7 @@ def facts_of(finding: Finding, dense: Dense, goals: Goals) -> PointFacts:
         kl=said.get("kl"),
         confidence=goals.confidence,
         correct=said["correct"],
+        remark=remark_on(engine, finding),
     )
     if facts.whole:
         drop = whole_drop(dense, facts, goals.confidence)

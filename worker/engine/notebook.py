@@ -110,6 +110,7 @@ class Sensitivity:
             train=self._dataset.split("train") if "train" in wanted else None,
             recalibrated=recalibrate_batch_norm and has_batch_norm(model),
             options=FlowOptions(precision=self.evaluation["precision"]),
+            at_random=self.evaluation["method"] == "sequence",
         )
         self._sharpenings: list[JSON] = []
         self._runs: list[CellRun] = []
@@ -210,7 +211,8 @@ class Sensitivity:
         goals = self._goals
 
         def found(finding: Finding) -> None:
-            tell((self._found.add(facts_of(finding, dense, goals)), finding.settled))
+            facts = facts_of(engine, finding, dense, goals)
+            tell((self._found.add(facts), finding.settled))
 
         for search in self._searches(goals):
             engine.measure(search, found, should_stop, preview=False)
