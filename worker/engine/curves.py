@@ -9,8 +9,8 @@ once for all of its cells. A cell that has seen all samples has the figures of t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from app.domain.adaptive import (
     PREVIEW,
+    STRATA,
     Goal,
     Strata,
     Sums,
@@ -25,17 +26,19 @@ from app.domain.adaptive import (
     random_order,
     strata_of,
 )
+from app.domain.errors import InvalidInput
 from app.domain.levels import coarse_to_fine
 from app.domain.metrics import Kind
 from worker.engine.calibration_pass import CalibrationPass, PrunedCell
 from worker.engine.cell_run import Bits, CellRun
 from worker.engine.curve_pulse import CurvePulse
+from worker.engine.evaluation import paired_with_itself
 from worker.engine.objectives import Evaluation, Judged, SingleLabel
 from worker.engine.passes import Pass, Whole, pass_length
 from worker.engine.pulse import Pulse
 from worker.engine.sensitivity import Cell, SensitivityEngine
 from worker.engine.stream import DenseStream, Stream, sizes_of
-from worker.engine.watch import Watch
+from worker.engine.watch import Watch, sums_of_preview
 
 if TYPE_CHECKING:
     from worker.engine.search import Search
@@ -80,6 +83,8 @@ class CurveEngine(SensitivityEngine):
         self._dense_hits: list[np.ndarray] | None = []
         self._calibration: CalibrationPass | None = None
         self._first_scale = 1.0
+        self.preview_dense: Evaluation | None = None
+        """The dense network on the samples of the preview, once there was one."""
         self._left: Callable[[], tuple[float, float]] = lambda: (0.0, 0.0)
         self._measured_samples = 0
 
@@ -135,6 +140,34 @@ class CurveEngine(SensitivityEngine):
                 found[key] = CellRun([cell], removed, size, goals[cell], hits=hits)
         return list(found.values())
 
+    def resume(self, run: CellRun, known: Mapping[str, Any]) -> None:
+        """Let a run go on from `{samples, sums, state}` of an earlier one, along the same stream.
+
+        Raises InvalidInput, the run being as it was, where it can't be gone on from.
+        """
+        stream, before = self.stream, replace(run)
+        run.resume(known, stream.mark)
+        try:
+            seen = stream.members[: run.seen]
+            if run.seen not in stream.looks or not np.array_equal(run.sums.n, sizes_of(seen)):
+                raise InvalidInput(
+                    "What was kept of a point is of another stream.", "Measure it again."
+                )
+            assert run.state is not None
+            self.objective.restore([run.state])
+            _, labels = self._split.batch(0, 1)
+            if run.hits is not None and run.hits.count != labels.numel() * run.seen:
+                raise InvalidInput(
+                    "What was kept of a point has other answers.", "Measure it again."
+                )
+        except InvalidInput:
+            vars(run).update(vars(before))
+            raise
+
+    def packed_state(self, run: CellRun) -> str | None:
+        """All but the sums that `resume` needs, as text; None where it would be large."""
+        return run.packed_state(self.stream.mark)
+
     def measure(
         self,
         search: Search,
@@ -156,7 +189,9 @@ class CurveEngine(SensitivityEngine):
         pulse = self._pulse = CurvePulse(should_stop, on_progress, lambda: self._left())
         pulse.check()
         self.prepare(list(dict.fromkeys(run.criterion for run in search.runs())), should_stop)
-        if preview and self._stream is None and self._samples > 2 * PREVIEW:
+        # Batch norms re-estimated for each cell cost more than a preview is worth.
+        early = preview and self._dense is None and not self._recalibrated
+        if early and self._samples > 2 * PREVIEW and len(self._first_rows()) < self._samples:
             fresh = [run for run in search.runs() if run.removed and run.seen == 0]
             self._preview(fresh, on_finding, pulse)
         self.predictions(should_stop)
@@ -189,7 +224,7 @@ class CurveEngine(SensitivityEngine):
                 told = time.monotonic()
             search.settled([run for run in group if run.settled])
             pulse.tell()
-        self._left = lambda: (0.0, 0.0)
+        self._left = lambda: (1.0, 0.0)
         pulse.tell()
 
     def remark_on(self, unit: str, criterion: str) -> str | None:
@@ -264,6 +299,10 @@ class CurveEngine(SensitivityEngine):
         for key, some in grouped.items():
             some.sort(key=lambda run: run.removed)
             job = jobs[key]
+            known = [run.state for run in some if run.state is not None]
+            if known:
+                # All have seen the same samples: none is without.
+                job.tally = self.objective.restore(known)
             if self._recalibrated:
                 job.statistics = [run.statistics for run in some]
             watches.append(Watch(job, some, self._scale, keep=self._stream is None))
@@ -283,9 +322,11 @@ class CurveEngine(SensitivityEngine):
 
     def _pruned(self, run: CellRun) -> PrunedCell:
         weight, removal = self._weight(run.unit), self._removal(run.unit, run.criterion)
-        original = weight.clone()
+        original = weight
 
         def prune() -> None:
+            nonlocal original
+            original = weight.clone()
             new = removal.weight(run.removed)
             if new is None:
                 weight.masked_fill_(removal.rank < run.removed, 0)
@@ -297,6 +338,9 @@ class CurveEngine(SensitivityEngine):
     # The dense network, and the stream that follows from it.
 
     def _see_dense(self, start: int, outputs: Tensor, labels: Tensor, judged: Judged) -> None:
+        if start == 0:
+            # An earlier run may have been stopped.
+            self._hardness, self._wrong, self._counts, self._dense_hits = [], [], [], []
         counts = self.objective.counts(labels)
         self._counts.append(counts)
         if isinstance(self.objective, SingleLabel) and outputs.shape[1] > 1:
@@ -327,11 +371,10 @@ class CurveEngine(SensitivityEngine):
         hardness = np.concatenate(self._hardness).astype(np.float64)
         members = strata_of(hardness, np.concatenate(self._wrong) if self._wrong else None)
         answers = float(sum(counts.sum() for counts in self._counts))
-        kind = self.objective.kind
         strata = Strata(
             sizes_of(members),
             scale=self._samples / max(1.0, answers),
-            score="loss" if kind in (Kind.REGRESSION, Kind.LANGUAGE_MODELLING) else "answers",
+            score=self._score,
             loss_scale=self._loss_scale(),
         )
         return Stream.of(
@@ -393,8 +436,8 @@ class CurveEngine(SensitivityEngine):
             dense = DenseStream(self._model, stream, self.objective, Whole(flow))
             bounds = stream.bounds(0, len(rows))
             self._seconds = [0.0] * flow.count
-            counts = sum(self.objective.counts(dense.batch(*b).labels).sum() for b in bounds)
-            self._first_scale = len(rows) / max(1, int(counts))
+            self.preview_dense = self._preview_dense(dense, bounds)
+            self._first_scale = len(rows) / max(1, self.preview_dense.judged)
         self._dense_stream = dense
         turn = coarse_to_fine([run.cells[0].level for run in runs])
         for level in turn:
@@ -406,25 +449,40 @@ class CurveEngine(SensitivityEngine):
         self._dense_stream = None
         self._costs.clear()
 
+    def _preview_dense(self, dense: DenseStream, bounds: Sequence[tuple[int, int]]) -> Evaluation:
+        tally = self.objective.tally(1)
+        for start, stop in bounds:
+            batch = dense.batch(start, stop)
+            outputs = self.objective.outputs(Whole(self._compiled())(batch.inputs), batch.labels)
+            tally.add(outputs.unsqueeze(0), batch.labels, None)
+        return paired_with_itself(tally.evaluation(0))
+
+    @property
+    def preview_strata(self) -> Strata:
+        """What a preview's sums are of: a split in one stratum."""
+        return replace(
+            Strata((self._samples, *[0] * (STRATA - 1)), scale=self._first_scale),
+            score=self._score,
+            loss_scale=self._loss_scale(),
+        )
+
+    @property
+    def _score(self) -> str:
+        kind = self.objective.kind
+        return "loss" if kind in (Kind.REGRESSION, Kind.LANGUAGE_MODELLING) else "answers"
+
     def _rebin(self, run: CellRun, stream: Stream) -> None:
         """Put a preview's samples into their strata, now that these are known."""
         if run.preview is None:
             return
-        drops, rises, apart = run.preview
-        lost, gained = run.sums.lost, run.sums.gained
-        factor = stream.strata.scale / self._first_scale
-        run.sums = Sums(lost=lost, gained=gained)
-        run.sums.add(
-            stream.members[: len(drops)],
-            drops * factor,
-            rises * factor,
-            None if apart is None else apart * factor,
-        )
+        run.sums = sums_of_preview(run, stream.members, stream.strata.scale)
         run.preview = None
 
     # Telling.
 
     def _settle_whole(self, run: CellRun) -> None:
+        """With nothing removed it is the dense network."""
+        run.sums = Sums(n=np.asarray(self.strata.sizes, dtype=np.float64))
         run.seen, run.settled = self._samples, True
 
     def _tell(

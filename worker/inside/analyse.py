@@ -36,9 +36,11 @@ def run(job: InsideJob) -> dict[str, Any]:
     number of its goal in `goals`; `known` what earlier runs know: `{unit, criterion, level,
     samples, sums, state}`, to go on from where there is a state.
 
-    Tells `remarks` (`{units: [{unit, criterion, reason}]}`) for what can't be ranked, `baseline`
-    (the dense network's figures with `strata`, `members`, `outcome`, `by_class`), `points`
-    (`{points: [...]}`, as `point_of`) and `progress` (`{fraction, seconds, samples}`).
+    Tells `remarks` (`{units: [{unit, criterion, reason}]}`) for what can't be ranked, `preview`
+    (`{dense, strata, points}`: all cells on the first samples, beside the dense network on them;
+    only where nothing is known yet and the split is not tiny), `baseline` (the dense network's
+    figures with `strata`, `members`, `outcome`, `by_class`), `points` (`{points: [...]}`, as
+    `point_of`) and `progress` (`{fraction, seconds, samples}`).
     """
     arguments = job.arguments
     opened = open_both(job)
@@ -53,7 +55,6 @@ def run(job: InsideJob) -> dict[str, Any]:
     ]
     if reasons:
         job.tell("remarks", {"units": reasons})
-    tell_baseline(job, engine, arguments["confidence"])
     goals = [Goal.of(said) for said in arguments["goals"]]
     wanted = [
         (Cell(unit, criterion, level), goals[number])
@@ -65,7 +66,16 @@ def run(job: InsideJob) -> dict[str, Any]:
     ]
     runs = engine.runs_for(wanted)
     teller = Teller(job, engine, arguments["confidence"])
-    teller.quiet = resumed(engine, runs, arguments["known"])
+    known = arguments["known"]
+
+    def dense() -> None:
+        teller.tell()
+        tell_baseline(job, engine, arguments["confidence"])
+
+    if known:
+        # What is known is of strata, which the dense network has to be measured for.
+        dense()
+        teller.quiet = resumed(engine, runs, known)
 
     def pulse(fraction: float) -> None:
         teller.tell()
@@ -74,7 +84,8 @@ def run(job: InsideJob) -> dict[str, Any]:
         job.tell("progress", said)
 
     search = search_of(engine, runs, goals[0] if goals else Goal(), arguments)
-    engine.measure(search, teller.add, job.should_stop, pulse)
+    on_dense = None if known else dense
+    engine.measure(search, teller.add, job.should_stop, pulse, on_dense)
     teller.tell()
     return {}
 
@@ -116,15 +127,18 @@ def resumed(
     said = {(each["unit"], each["criterion"], each["level"]): each for each in known}
     settled = set()
     for run in runs:
-        for cell in run.cells:
-            own = said.get((cell.unit, cell.criterion, cell.level))
-            if own is None:
-                continue
-            if own["state"] is not None:
-                run.resume(own)
+        keys = [(cell.unit, cell.criterion, cell.level) for cell in run.cells]
+        found = [said[key] for key in keys if key in said]
+        states = [own for own in found if own["state"] is not None]
+        # What can't be gone on from is measured from its first sample.
+        with suppress(InvalidInput):
+            for own in states[:1]:
+                engine.resume(run, own)
                 run.judge(engine.strata)
-            elif own.get("drop") is not None and run.resume_sums(own, engine.strata):
-                settled.add((cell.unit, cell.criterion, cell.level))
+        # A run is left out only where there is no cell that waits for its figures.
+        if found and not states and len(found) == len(keys) and found[0].get("drop") is not None:
+            if run.resume_sums(found[0], engine.strata):
+                settled.update(keys)
     return settled
 
 
@@ -160,6 +174,7 @@ class Teller:
         self.engine = engine
         self.confidence = confidence
         self.waiting: list[dict[str, Any]] = []
+        self.early = False
         self.told_at = time.monotonic()
         self.quiet: set[tuple[str, str, int]] = set()
 
@@ -167,6 +182,7 @@ class Teller:
         cell = finding.cell
         if (cell.unit, cell.criterion, cell.level) in self.quiet:
             return
+        self.early = finding.preview
         self.waiting.append(self.point_of(finding))
         late = time.monotonic() - self.told_at >= TELL_SECONDS
         if late or len(self.waiting) >= TELL_AT_ONCE:
@@ -174,9 +190,20 @@ class Teller:
 
     def tell(self) -> None:
         self.told_at = time.monotonic()
-        if self.waiting:
-            self.job.tell("points", {"points": self.waiting})
-            self.waiting = []
+        if not self.waiting:
+            return
+        points, self.waiting = self.waiting, []
+        if not self.early:
+            self.job.tell("points", {"points": points})
+            return
+        dense = self.engine.preview_dense
+        assert dense is not None
+        said = {
+            "dense": figures(dense, self.confidence),
+            "strata": self.engine.preview_strata.as_json(),
+            "points": points,
+        }
+        self.job.tell("preview", said)
 
     def point_of(self, finding: Finding) -> dict[str, Any]:
         """What is known of a cell: figures of the samples seen, and what the rest follows from.
@@ -199,7 +226,7 @@ class Teller:
             hits = self.engine.dense_hits if run.removed == 0 else run.hits
             said["outcome"] = None if hits is None else packed(hits.packed)
             said["by_class"] = classes(found.by_class)
-            said["state"] = None if finding.whole is not None else run.packed_state()
+            said["state"] = None if finding.whole is not None else self.engine.packed_state(run)
         return said
 
     def remark_on(self, finding: Finding) -> str | None:

@@ -283,7 +283,7 @@ def test_cells_stop_with_intervals_that_cover_as_promised(scene: str, confidence
     Streams are drawn anew many times; the share of cells whose last interval misses the split's
     true drop may exceed what is promised by no more than chance explains (three deviations).
     """
-    samples, streams = 4000, 30
+    samples, streams = 4000, 80
     goal = Goal(half_width=0.015, confidence=confidence)
     outside = stopped = whole = 0
     for seed in range(streams):
