@@ -160,6 +160,16 @@ class Sums:
     def samples(self) -> int:
         return int(self.n.sum())
 
+    def require_possible(self) -> None:
+        """Raises ValueError for what no samples can have given."""
+        for name in self.PARTS:
+            values = getattr(self, name)
+            if values.shape != (STRATA,) or (name.endswith("2") and (values < 0).any()):
+                raise ValueError(f"{name}: {values}")
+        whole = np.isfinite(self.n).all() and (self.n == np.floor(self.n)).all()
+        if not whole or (self.n < 0).any() or self.lost < 0 or self.gained < 0:
+            raise ValueError(f"{self.n} samples, {self.lost} lost, {self.gained} gained")
+
     def add(
         self,
         members: NDArray[np.intp],
@@ -372,6 +382,8 @@ def needed_samples(strata: Strata, sums: Sums, goal: Goal) -> int:
     wanted = goal.width_for(drop.value)
     if goal.tolerance is not None:
         wanted = max(wanted, abs(drop.value - goal.tolerance))
+    if not math.isfinite(drop.half_width) or wanted <= 0:
+        return samples
     # Half-widths fall with the root of the samples, and to nothing as the split is used up.
     ratio = (drop.half_width / wanted) ** 2
     left = seen / max(1, samples - seen) * ratio

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,14 +10,15 @@ import numpy as np
 
 from app.domain.adaptive import Goal, Strata, Sums, needed_samples, reached
 from app.domain.errors import InvalidInput
-from worker.engine.objectives import State, merged
+from worker.engine.objectives import State
+from worker.engine.packing import pack, unpack
 
 if TYPE_CHECKING:
     from worker.engine.recalibration import Statistics
     from worker.engine.sensitivity import Cell
 
 _STATE_BYTES = 8 * 2**20
-"""The most that a kept state may take when it is read again."""
+"""The most that a kept state may take."""
 _HITS, _SEEN = "hits", "seen"
 
 
@@ -28,6 +26,9 @@ class Bits:
     """A growing row of answers that are right or not, eight to a byte (`numpy.packbits`)."""
 
     def __init__(self, packed: bytes = b"", count: int = 0) -> None:
+        """`count` answers to begin with. Raises ValueError where `packed` has not as many."""
+        if count < 0 or len(packed) != -(-count // 8):
+            raise ValueError(f"{len(packed)} bytes for {count} answers")
         whole = count // 8
         self._parts = [packed[:whole]]
         rest = np.frombuffer(packed[whole : whole + 1], dtype=np.uint8)
@@ -52,10 +53,10 @@ class Bits:
 class CellRun:
     """Cells of one unit and criterion that remove the same number of entries, being measured.
 
-    `seen` samples of the stream are in the sums. `preview`: what each of the first ones showed
-    (drop, rise of the loss, divergence), until it is known which strata they are of. `hits` None
-    where answers aren't right or wrong, or too many to keep. `statistics`: what batch norms have
-    with these entries removed, where they are re-estimated.
+    `seen` samples of the stream are in the sums. `preview`: what the first ones showed, batch by
+    batch (drop, rise of the loss and divergence, unscaled, [3, batch]), until it is known which
+    strata they are of. `hits` None where answers aren't right or wrong, or too many to keep.
+    `statistics`: what batch norms have with these entries removed, where they are re-estimated.
     """
 
     cells: list[Cell]
@@ -68,7 +69,7 @@ class CellRun:
     seen: int = 0
     settled: bool = False
     statistics: Statistics | None = None
-    preview: tuple[np.ndarray, np.ndarray, np.ndarray | None] | None = None
+    preview: list[np.ndarray] | None = None
 
     @property
     def unit(self) -> str:
@@ -79,9 +80,9 @@ class CellRun:
         return self.cells[0].criterion
 
     def take(self, seen: int, state: State, hits: Sequence[np.ndarray]) -> None:
-        """Go on to `seen` samples with what a pass has found."""
+        """Go on to `seen` samples: `state` of all of them, `hits` of those that are new."""
         self.seen = seen
-        self.state = state if self.state is None else merged(self.state, state)
+        self.state = state
         if self.hits is not None:
             for found in hits:
                 self.hits.add(found)
@@ -94,19 +95,18 @@ class CellRun:
         """About how many samples it will have taken in the end."""
         return self.seen if self.settled else needed_samples(strata, self.sums, self.goal)
 
-    def packed_state(self) -> str | None:
-        """All that is needed to go on later, as text; None where it would be large."""
+    def packed_state(self, mark: int = 0) -> str | None:
+        """All but the sums that is needed to go on later, as text; None where it would be large.
+
+        `mark`: of the stream.
+        """
         if self.state is None:
             return None
         kept = dict(self.state)
-        kept[_SEEN] = np.array([self.seen, -1 if self.hits is None else self.hits.count])
+        kept[_SEEN] = np.array([self.seen, -1 if self.hits is None else self.hits.count, mark])
         if self.hits is not None:
             kept[_HITS] = np.frombuffer(self.hits.packed, dtype=np.uint8)
-        if sum(np.asarray(each).nbytes for each in kept.values()) > _STATE_BYTES:
-            return None
-        file = io.BytesIO()
-        np.savez(file, **{name: np.asarray(each) for name, each in kept.items()})
-        return base64.b64encode(zlib.compress(file.getvalue(), 6)).decode()
+        return pack(kept, _STATE_BYTES)
 
     def resume_sums(self, known: Mapping[str, Any], strata: Strata) -> bool:
         """Take over what decisions need of a cell that is settled and not measured again.
@@ -127,22 +127,26 @@ class CellRun:
         self.settled = True
         return True
 
-    def resume(self, known: Mapping[str, Any]) -> None:
-        """Go on from `{samples, sums, state}` of an earlier run. Raises InvalidInput."""
+    def resume(self, known: Mapping[str, Any], mark: int = 0) -> None:
+        """Go on from `{samples, sums, state}` of an earlier run along the stream of this `mark`.
+
+        Raises InvalidInput, and is as it was, for what can't have been kept of a point.
+        """
         try:
-            expand = zlib.decompressobj()
-            data = expand.decompress(base64.b64decode(known["state"]), 4 * _STATE_BYTES)
-            with np.load(io.BytesIO(data), allow_pickle=False) as file:
-                kept = {name: file[name] for name in file.files}
-            seen, count = (int(number) for number in kept.pop(_SEEN))
+            kept = unpack(known["state"], _STATE_BYTES)
+            seen, count, own_mark = (int(number) for number in kept.pop(_SEEN))
             packed = kept.pop(_HITS, None)
             sums = Sums.of(known["sums"])
-        except (KeyError, ValueError, TypeError, OSError, EOFError, zlib.error) as error:
+            sums.require_possible()
+            hits = None
+            if self.hits is not None:
+                if packed is None or packed.dtype != np.uint8:
+                    raise ValueError("hits")
+                hits = Bits(packed.tobytes(), count)
+        except (KeyError, ValueError, TypeError, OverflowError) as error:
             raise InvalidInput(
                 "What was kept of a point can't be read.", "Measure it again."
             ) from error
-        if seen != known["samples"] or seen != sums.samples:
+        if seen != known["samples"] or seen != sums.samples or mark != own_mark:
             raise InvalidInput("What was kept of a point is of other samples.", "Measure it again.")
-        self.seen, self.state, self.sums = seen, kept, sums
-        if self.hits is not None and packed is not None:
-            self.hits = Bits(packed.tobytes(), count)
+        self.seen, self.state, self.sums, self.hits = seen, kept, sums, hits

@@ -7,8 +7,10 @@ in the same company, whichever cells are measured and however far.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,6 +68,15 @@ class Stream:
             batch_size,
             fixed_batch,
         )
+
+    @cached_property
+    def mark(self) -> int:
+        """A number that other orders don't have.
+
+        Strata follow from margins, whose last bits depend on how the dense network was computed;
+        one sample in another stratum moves many others.
+        """
+        return zlib.crc32(np.ascontiguousarray(self.order, dtype=np.int64).tobytes())
 
     def next_look(self, seen: int) -> int:
         """The first look after so many samples."""

@@ -49,10 +49,13 @@ class RowSums:
 
     def resumed(self, states: Sequence[State]) -> Self:
         """Itself, with a state for each row. Raises InvalidInput for one of another kind."""
-        for name, each in self.sums().items():
+        named = self.sums()
+        if any(state.keys() != named.keys() for state in states):
+            raise _foreign()
+        for name, each in named.items():
             for row, state in enumerate(states):
-                found = state.get(name)
-                if found is None or np.shape(found) != each.shape[1:]:
+                found = np.asarray(state[name])
+                if found.shape != each.shape[1:] or found.dtype != each.dtype:
                     raise _foreign()
                 each[row] = found
         return self
