@@ -249,6 +249,7 @@ def test_shortcuts_leave_text_fields_alone_and_can_be_switched_off(page: Page, s
     page.keyboard.type("jhead")
     expect(page.locator("#no-match")).to_be_visible()
     page.locator("#q").fill("")
+    settle(page)
     page.locator("#q").press("Tab")
     page.locator("#q").evaluate("() => document.activeElement.blur()")
     expect(current).to_have_attribute("data-unit", CONV)

@@ -155,6 +155,23 @@ def test_progress_is_in_points_and_samples(page: Page, stage: Stage) -> None:
     expect(page.locator("#run-spoken")).to_have_text("Sensitivity analysis 50 per cent done.")
 
 
+def test_a_page_that_missed_the_baseline_asks_for_it(page: Page, stage: Stage) -> None:
+    known = explore_state(all_at(640), names=NAMES)
+    early = explore_state({}, names=NAMES, status="queued")
+    early["analysis"]["baseline"] = None
+    stage.answers[f"/api{PATH}"] = known["analysis"]
+    stage.show(PATH, "explore.html", early, "resnet20", "cifar10")
+    page.goto(f"{stage.url}{PATH}?unit={UNIT}")
+    expect(page.locator("#waiting")).to_be_visible()
+    page.wait_for_function("document.readyState === 'complete'")
+    while not stage.streams:
+        page.wait_for_timeout(20)
+    stage.tell("points", {"points": [told(UNIT, 0.4, 640)]})
+    expect(page.locator("#waiting")).to_be_hidden()
+    total = len(NAMES) * len(GRID)
+    expect(page.locator("#foot-points")).to_contain_text(f"{total} of {total} points known")
+
+
 def sharpened(state: JSON) -> Any:
     """An answer of the server: the analysis is queued again."""
 

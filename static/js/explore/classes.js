@@ -8,6 +8,8 @@ import { samplesWords } from "./sharpness.js";
 import { toSparsity } from "./store.js";
 
 const PAUSE = 250;
+/** Tasks whose answers are one of some classes. */
+const CLASSIFYING = new Set(["single-label", "per-position"]);
 const SHOWN = 100;
 
 /** The measured point nearest to a sparsity, or null. */
@@ -43,6 +45,11 @@ export class PerClass {
     this.asked = "";
     new MutationObserver(() => this.soon(0)).observe(this.panel, { attributeFilter: ["hidden"] });
     store.on(["selection", "thresholds", "points", "criterion", "baseline"], () => this.soon());
+    const tab = () => {
+      $("#tab-classes").hidden = !CLASSIFYING.has(store.task);
+    };
+    store.on(["metric", "baseline"], tab);
+    tab();
     this.soon(0);
   }
 
