@@ -6,11 +6,13 @@ import base64
 import time
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 from app.domain.adaptive import Goal
+from app.domain.errors import InvalidInput
 from worker.engine.cell_run import CellRun
 from worker.engine.curves import CurveEngine, Finding
 from worker.engine.flow_options import FlowOptions
@@ -134,11 +136,13 @@ def resumed(
         with suppress(InvalidInput):
             for own in states[:1]:
                 engine.resume(run, own)
-                run.judge(engine.strata)
-        # A run is left out only where there is no cell that waits for its figures.
-        if found and not states and len(found) == len(keys) and found[0].get("drop") is not None:
-            if run.resume_sums(found[0], engine.strata):
-                settled.update(keys)
+        # A run is done only where there is no other cell that waits to be told its figures.
+        if len(found) < len(keys):
+            continue
+        if run.seen:
+            run.judge(engine.strata)
+        elif found[0].get("drop") is not None and run.resume_sums(found[0], engine.strata):
+            settled.update(keys)
     return settled
 
 
