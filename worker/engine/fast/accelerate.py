@@ -55,7 +55,9 @@ def accelerate(
     try:
         work = Work(module)
         expected = work.watch(sample)
-        _rewrite(work, sample, precision, parts)
+        # Derived tensors are written again later, in whatever mode the caller is in then.
+        with torch.inference_mode(False), torch.no_grad():
+            _rewrite(work, sample, precision, parts)
         made = work.watch(sample)
     except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
         return Accelerated(module, reason=f"It could not be rewritten: {error}"[:200])

@@ -30,6 +30,7 @@ class Kernel(nn.Module):
     def build(self) -> None:
         raise NotImplementedError
 
+    @torch.no_grad()
     def refresh(self) -> None:
         """Bring derived tensors up to date."""
 
@@ -67,6 +68,7 @@ class Layer(Kernel):
     def forward(self, x: Tensor) -> Tensor:
         return self._run(x)
 
+    @torch.no_grad()
     def refresh(self) -> None:
         if self._derived:
             self._derive()
@@ -156,6 +158,7 @@ class Convolution(Layer):
 
         self._run = self._finished(product)
 
+    @torch.no_grad()
     def refresh(self) -> None:
         if self.form == "matrix":
             self._pristine = all(torch.equal(now, then) for now, then in self._sources)
@@ -204,6 +207,7 @@ class Linear(Layer):
         product = matrix_product if large else functional.linear
         self._run = self._finished(lambda x: product(x, weight, bias))
 
+    @torch.no_grad()
     def refresh(self) -> None:
         super().refresh()
         if self._packed is not None:
@@ -240,6 +244,7 @@ class Recurrent(Kernel):
         if self.dtype != self._own[0].dtype:
             self._weights = [own.detach().to(self.dtype) for own in self._own]
 
+    @torch.no_grad()
     def refresh(self) -> None:
         for own, derived in zip(self._own, self._weights, strict=True):
             if derived.dtype != own.dtype:
