@@ -136,7 +136,7 @@ class CellRun:
             kept = unpack(known["state"], _STATE_BYTES)
             seen, count, own_mark = (int(number) for number in kept.pop(_SEEN))
             packed = kept.pop(_HITS, None)
-            sums = Sums.of(known["sums"])
+            samples, sums = known["samples"], Sums.of(known["sums"])
             sums.require_possible()
             hits = None
             if self.hits is not None:
@@ -147,6 +147,6 @@ class CellRun:
             raise InvalidInput(
                 "What was kept of a point can't be read.", "Measure it again."
             ) from error
-        if seen != known["samples"] or seen != sums.samples or mark != own_mark:
+        if seen != samples or seen != sums.samples or mark != own_mark:
             raise InvalidInput("What was kept of a point is of other samples.", "Measure it again.")
         self.seen, self.state, self.sums, self.hits = seen, kept, sums, hits

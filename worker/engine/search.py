@@ -88,9 +88,7 @@ class RefiningSearch(GridSearch):
                 if level is not None:
                     fresh.append(self._make(Cell(*key, level)))
         self._runs += fresh
-        return [run for run in fresh if not run.settled] or (
-            self._refined() if any(self._left.values()) and fresh else []
-        )
+        return fresh
 
     def _between(self, runs: Sequence[CellRun]) -> int | None:
         low, removed = 0, 0
@@ -117,7 +115,6 @@ class _Bracket:
     low: int = -1
     high: int = 0
     probe: int | None = None
-    checked: bool = False
 
 
 class KneeSearch:
@@ -169,7 +166,10 @@ class KneeSearch:
     def _note(self, bracket: _Bracket, at: int) -> None:
         if self._fails(bracket.runs[at]):
             bracket.high = min(bracket.high, at)
-            bracket.low = min(bracket.low, at - 1)
+            if bracket.low >= at:
+                # Below a cliff only what was probed itself is known to be within.
+                known = (low for low in range(at) if self._passes(bracket.runs[low]))
+                bracket.low = max(known, default=-1)
         else:
             bracket.low = max(bracket.low, at)
 
@@ -203,12 +203,18 @@ class KneeSearch:
         drop = drop_of(self._strata(), run.sums, run.goal.confidence, run.goal.method)
         return drop is None or drop.value > self._tolerance
 
+    def _passes(self, run: CellRun) -> bool:
+        return run.settled and not self._fails(run)
+
     def _guess(self, bracket: _Bracket) -> int:
+        """The largest level that looks to be within; the middle where there were no previews."""
         within = -1
         for at, run in enumerate(bracket.runs):
-            if run.seen == 0:
+            if run.removed == 0:
+                within = at
+            elif run.seen == 0:
                 return len(bracket.runs) // 2
-            if not self._fails(run):
+            elif not self._fails(run):
                 within = at
         return within
 
