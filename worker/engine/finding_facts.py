@@ -27,6 +27,23 @@ def dense_of(engine: CurveEngine) -> tuple[Dense, dict[str, float | None]]:
     return dense, {"low": said["low"], "high": said["high"]}
 
 
+def preview_dense_of(engine: CurveEngine) -> Dense:
+    """The dense network on the samples of a preview, which those of its points are compared with.
+
+    Nothing is known of the split yet: its samples count as of one stratum.
+    """
+    assert engine.preview_dense is not None
+    said = engine.preview_dense.as_json()
+    return Dense(
+        engine.objective.kind,
+        said["samples"],
+        said["accuracy"],
+        said["loss"],
+        said["metrics"],
+        engine.preview_strata,
+    )
+
+
 def remark_on(engine: CurveEngine, finding: Finding) -> str | None:
     """What has to be said of a point beside its figures."""
     if finding.run.removed == 0:

@@ -29,7 +29,7 @@ from worker.engine.background import as_iterator
 from worker.engine.cell_run import CellRun
 from worker.engine.criteria import get_criterion
 from worker.engine.curves import CurveEngine, Finding, stricter
-from worker.engine.finding_facts import dense_of, facts_of
+from worker.engine.finding_facts import dense_of, facts_of, preview_dense_of
 from worker.engine.fit import check_fit
 from worker.engine.flow_options import FlowOptions
 from worker.engine.formats.datasets import inspect_dataset, open_dataset
@@ -109,7 +109,7 @@ class Sensitivity:
             threads=threads,
             train=self._dataset.split("train") if "train" in wanted else None,
             recalibrated=recalibrate_batch_norm and has_batch_norm(model),
-            options=FlowOptions(precision=self.evaluation["precision"]),
+            options=FlowOptions(precision=self.evaluation["precision"], fuse=True),
             at_random=self.evaluation["method"] == "sequence",
         )
         self._sharpenings: list[JSON] = []
@@ -165,9 +165,9 @@ class Sensitivity:
     def run(self, *, live: bool = False) -> Iterator[Point]:
         """Measure what is not known yet; each point as soon as it is as sharp as was asked for.
 
-        With `live`, points come again and again as they get sharper, coarse levels of all units
-        first. Stopping in the middle (`break`, Ctrl-C) loses nothing that has come: the next `run`
-        goes on from there.
+        With `live`, points come again and again as they get sharper, at first as a preview from a
+        few samples, coarse levels of all units first. Stopping in the middle (`break`, Ctrl-C)
+        loses nothing that has come: the next `run` goes on from there.
         """
         if not self._running.acquire(blocking=False):
             raise InvalidInput("This study is running already.", "Wait for its other loop to end.")
@@ -206,16 +206,16 @@ class Sensitivity:
         should_stop: Callable[[], bool],
     ) -> None:
         engine = self._engine
-        dense = self._measured_dense(should_stop)
         self._found.refused = engine.prepare(self.criteria, should_stop)
         goals = self._goals
 
         def found(finding: Finding) -> None:
+            dense = preview_dense_of(engine) if finding.preview else self._measured_dense()
             facts = facts_of(engine, finding, dense, goals)
             tell((self._found.add(facts), finding.settled))
 
         for search in self._searches(goals):
-            engine.measure(search, found, should_stop, preview=False)
+            engine.measure(search, found, should_stop)
 
     def _searches(self, goals: Goals) -> list[Search]:
         """What is to be measured, one after the other."""

@@ -387,3 +387,19 @@ def test_the_same_seed_gives_the_same_points(net: nn.Sequential, tune: TensorDat
         found.append(study.points())
     assert found[0] == found[1]
     assert np.isfinite([point.drop for point in found[0]]).all()
+
+
+def test_a_live_study_previews_every_unit_before_it_sharpens_any(
+    net: nn.Sequential, tune: TensorDataset, exact: Sensitivity
+) -> None:
+    """The first points come before the dense network has been run on the whole split."""
+    study = Sensitivity(
+        net, DataLoader(tune, batch_size=64), sparsities=SPARSITIES, evaluation={"mode": "exact"}
+    )
+    came = list(study.run(live=True))
+    early = came[: len(UNITS) * len(SPARSITIES)]
+    assert {(p.unit, p.sparsity) for p in early} == {(u, s) for u in UNITS for s in SPARSITIES}
+    assert {p.samples for p in early} == {32}
+    assert all(p.preview and not p.settled and p.interval == "split" for p in early)
+    assert all(p.drop_low <= p.drop <= p.drop_high for p in early)
+    assert study.points() == exact.points()
