@@ -165,8 +165,11 @@ class CurveEngine(SensitivityEngine):
             raise
 
     def packed_state(self, run: CellRun) -> str | None:
-        """All but the sums that `resume` needs, as text; None where it would be large."""
-        return run.packed_state(self.stream.mark)
+        """All but the sums that `resume` needs, as text; None where it would be large.
+
+        None too for a preview, whose sums are of no strata yet.
+        """
+        return None if run.preview is not None else run.packed_state(self.stream.mark)
 
     def measure(
         self,

@@ -237,3 +237,8 @@ def runs_of(
 def last(told: Sequence[Told]) -> dict[Cell, Told]:
     """What was told last of each cell."""
     return {each.finding.cell: each for each in told}
+
+
+def facts(told: Sequence[Told]) -> dict[Cell, tuple[Any, ...]]:
+    """What was told last of each cell, to the last bit."""
+    return {cell: each.facts for cell, each in last(told).items()}
