@@ -102,7 +102,7 @@ class CurveEngine(SensitivityEngine):
             with self._running():
                 flow = self._compiled()
                 self._dense_stream = DenseStream(
-                    self._model, self._stream, self.objective, Whole(flow)
+                    self._model, self._stream, self.objective, Whole(flow), self._near_ties()
                 )
             self._hardness, self._wrong, self._counts = [], [], []
         return self._stream
@@ -278,7 +278,8 @@ class CurveEngine(SensitivityEngine):
         """Show the runs these batches of the stream. Call it within `_running`."""
         assert self._dense_stream is not None
         watches = self._watches(runs, pulse)
-        one_pass = Pass(self._compiled(), [watch.job for watch in watches])
+        jobs = [watch.job for watch in watches]
+        one_pass = Pass(self._compiled(), jobs, self._near_ties())
         for start, stop in bounds:
             batch = self._dense_stream.batch(start, stop)
             for watch in watches:
@@ -436,7 +437,7 @@ class CurveEngine(SensitivityEngine):
                 fixed_batch=self._model.fixed_batch,
                 at_random=self._at_random,
             )
-            dense = DenseStream(self._model, stream, self.objective, Whole(flow))
+            dense = DenseStream(self._model, stream, self.objective, Whole(flow), self._near_ties())
             bounds = stream.bounds(0, len(rows))
             self._seconds = [0.0] * flow.count
             self.preview_dense = self._preview_dense(dense, bounds)

@@ -7,9 +7,9 @@ end, so it should be short. Grouping follows measured time and changes no figure
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ from worker.engine.pulse import Pulse
 from worker.engine.recalibration import Statistics
 from worker.engine.steps import Registers
 from worker.engine.suffix import Flow, Instruction, Suffix, execute
+
+if TYPE_CHECKING:
+    from worker.engine.near_ties import NearTies
 
 PREFIX_SHARE = 0.1
 """The part of a pass that its dense prefix may take."""
@@ -118,11 +121,13 @@ class Pass:
 
     Within a batch the dense network runs once, and each job runs as soon as the values it needs
     are there. A value is dropped when neither the dense run nor a later job needs it, so what is
-    alive at once is bounded by one batch's activations however long the split is.
+    alive at once is bounded by one batch's activations however long the split is. `near_ties`: by
+    what answers that rounding could turn are computed again.
     """
 
-    def __init__(self, flow: Flow, jobs: Sequence[Job]) -> None:
+    def __init__(self, flow: Flow, jobs: Sequence[Job], near_ties: NearTies | None = None) -> None:
         self._flow = flow
+        self._near_ties = near_ties
         self._waiting: dict[int, list[Job]] = {}
         for job in jobs:
             self._waiting.setdefault(job.suffix.ready, []).append(job)
@@ -160,7 +165,7 @@ class Pass:
         registers = flow.registers()
         for at, tensor in zip(flow.inputs, inputs, strict=True):
             registers[at] = tensor
-        batch = _Batch(labels, dense, reference, batch_share)
+        batch = _Batch(inputs, labels, dense, reference, batch_share)
         self._run_waiting(-1, registers, batch, pulse)
         for at in self._order:
             registers[at] = flow.step(at)(registers)
@@ -176,7 +181,7 @@ class Pass:
     def _run_job(self, job: Job, registers: Registers, batch: _Batch, pulse: Pulse) -> None:
         flow, scratch, boundary = self._flow, self._scratch, job.suffix.boundary
         output, original = flow.output, job.weight.clone()
-        waiting = _Rows(job, batch)
+        waiting = _Rows(job, batch, original, self._near_ties)
         try:
             for row in range(len(job.counts)):
                 job.prune(row)
@@ -190,12 +195,12 @@ class Pass:
                 waiting.add(job.objective.outputs(scratch[output], batch.labels))
                 scratch[output] = None
                 pulse.beat(job.cost * batch.share)
+            waiting.judge()
         finally:
             job.weight.copy_(original)
             flow.refresh(job.weight)
             for source in boundary:
                 scratch[source] = None
-        waiting.judge()
 
 
 class Whole:
@@ -224,6 +229,7 @@ class Whole:
 
 @dataclass(frozen=True)
 class _Batch:
+    inputs: Sequence[Tensor]
     labels: Tensor
     dense: np.ndarray[Any, Any]
     reference: Reference | None
@@ -233,9 +239,13 @@ class _Batch:
 class _Rows:
     """Outputs of a job's rows, judged together as soon as they are many."""
 
-    def __init__(self, job: Job, batch: _Batch) -> None:
+    def __init__(
+        self, job: Job, batch: _Batch, original: Tensor, near_ties: NearTies | None
+    ) -> None:
         self._job = job
         self._batch = batch
+        self._original = original
+        self._near_ties = near_ties
         self._rows: list[Tensor] = []
         self._first = self._elements = 0
 
@@ -246,16 +256,30 @@ class _Rows:
             self.judge()
 
     def judge(self) -> None:
+        """May leave the weight unpruned: the next row prunes it anew."""
         if not self._rows:
             return
         job, batch, first = self._job, self._batch, self._first
-        judged = job.tally.judge(
-            torch.stack(self._rows), batch.labels, batch.dense, first, batch.reference
-        )
+        outputs = torch.stack(self._rows)
+        if self._near_ties is not None:
+            for row in self._near_ties.rows(outputs):
+                outputs[row] = self._again(first + row, self._near_ties)
+        judged = job.tally.judge(outputs, batch.labels, batch.dense, first, batch.reference)
         if job.observe is not None:
             job.observe(first, judged)
         self._first, self._elements = first + len(self._rows), 0
         self._rows = []
+
+    def _again(self, row: int, near_ties: NearTies) -> Tensor:
+        job, statistics = self._job, self._job.statistics
+        try:
+            job.weight.copy_(self._original)
+            job.prune(row)
+            own = statistics[row] if statistics else None
+            with own if own is not None else nullcontext():
+                return near_ties.again(self._batch.inputs, self._batch.labels)
+        finally:
+            job.weight.copy_(self._original)
 
 
 @contextmanager

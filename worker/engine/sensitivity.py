@@ -30,8 +30,9 @@ from worker.engine.criteria import Refusal, Removal, get_criterion, removals
 from worker.engine.evaluation import paired_with_itself
 from worker.engine.flow_options import PLAIN, FlowOptions
 from worker.engine.masks import require_prunable
+from worker.engine.near_ties import NearTies
 from worker.engine.objectives import Evaluation, Judged, Objective, Predictions, objective_for
-from worker.engine.passes import Job, Pass, in_chunks, pass_length
+from worker.engine.passes import Job, Pass, Whole, in_chunks, pass_length
 from worker.engine.pulse import Pulse
 from worker.engine.recalibration import Statistics, recalibrate
 from worker.engine.suffix import Flow, Suffix
@@ -111,6 +112,7 @@ class SensitivityEngine:
         self._suffixes: dict[str, Suffix] = {}
         self._costs: dict[str, float] = {}
         self._flow: Flow | None = None
+        self._ties: NearTies | None = None
         self._objective: Objective | None = None
         self._dense: Predictions | None = None
         self._seconds: list[float] = []
@@ -244,7 +246,7 @@ class SensitivityEngine:
     def _run_pass(self, cells: Sequence[Cell], pulse: Pulse) -> list[CellResult]:
         jobs = self._jobs(cells)
         dense = self.predictions().classes
-        one_pass = Pass(self._compiled(), list(jobs.values()))
+        one_pass = Pass(self._compiled(), list(jobs.values()), self._near_ties())
         for start, stop in self._bounds:
             inputs, labels = load_batch(self._model, self._split, start, stop)
             share = (stop - start) / self._samples
@@ -287,11 +289,13 @@ class SensitivityEngine:
         objective = self.objective
         classes = objective.answers(self._samples)
         tally = objective.tally(1)
+        near_ties = self._near_ties()
         for start, stop in self._bounds:
             inputs, labels = load_batch(self._model, self._split, start, stop)
             registers = flow.registers()
             for at, tensor in zip(flow.inputs, inputs, strict=True):
                 registers[at] = tensor
+            batch = inputs if near_ties is not None else ()
             del inputs
             for at in order:
                 began = time.perf_counter()
@@ -302,6 +306,8 @@ class SensitivityEngine:
                 pulse.beat()
             began = time.perf_counter()
             outputs = objective.outputs(registers[flow.output], labels)
+            if near_ties is not None:
+                outputs = near_ties.settled(outputs, batch, labels)
             judged = tally.judge(outputs.unsqueeze(0), labels, None)
             classes[start:stop] = judged.answers[0]
             overhead += time.perf_counter() - began
@@ -319,6 +325,17 @@ class SensitivityEngine:
             inputs, _ = load_batch(self._model, self._split, 0, min(2, self._samples))
             self._flow = Flow(self._model.module, inputs, self._options)
         return self._flow
+
+    def _near_ties(self) -> NearTies | None:
+        """What settles answers that a fast flow's rounding could turn; None for a plain one."""
+        fast = self._compiled() if self._options.fuse else None
+        exact = fast is not None and fast.reason is None and self._options.precision == "float32"
+        if not exact or not NearTies.matter(self.objective):
+            return None
+        if self._ties is None:
+            inputs, _ = load_batch(self._model, self._split, 0, min(2, self._samples))
+            self._ties = NearTies(Whole(Flow(self._model.module, inputs)), self.objective)
+        return self._ties
 
     def _suffix(self, unit: str) -> Suffix:
         if unit not in self._suffixes:

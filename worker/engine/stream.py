@@ -24,6 +24,7 @@ from worker.engine.objectives import Objective
 if TYPE_CHECKING:
     from worker.engine.formats.splits import Split
     from worker.engine.graph import CanonicalModel
+    from worker.engine.near_ties import NearTies
 
 _REFERENCE_BYTES = 48 * 2**20
 """What the dense outputs kept for comparison may take; beyond, they are computed again."""
@@ -139,7 +140,8 @@ class _Kept:
 class DenseStream:
     """Runs the dense network along the stream, each batch when it is first asked for.
 
-    `run` gives the dense outputs [batch, ...] of a batch's inputs. What is kept is bounded; the
+    `run` gives the dense outputs [batch, ...] of a batch's inputs, `near_ties` the answers that
+    its rounding could turn. What is kept is bounded; the
     rest is computed again.
     """
 
@@ -149,8 +151,10 @@ class DenseStream:
         stream: Stream,
         objective: Objective,
         run: Callable[[Sequence[Tensor]], Any],
+        near_ties: NearTies | None = None,
     ) -> None:
         self._model = model
+        self._near_ties = near_ties
         self._stream = stream
         self._objective = objective
         self._run = run
@@ -181,6 +185,8 @@ class DenseStream:
 
     def _judge(self, inputs: Sequence[Tensor], labels: Tensor) -> _Kept:
         outputs = self._objective.outputs(self._run(inputs), labels)
+        if self._near_ties is not None:
+            outputs = self._near_ties.settled(outputs, inputs, labels)
         judged = self._objective.tally(1).judge(outputs.unsqueeze(0), labels, None)
         return _Kept(
             judged.answers[0],

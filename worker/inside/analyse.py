@@ -102,7 +102,7 @@ def engine_of(opened: Opened, arguments: Mapping[str, Any]) -> CurveEngine:
         threads=arguments["threads"],
         train=train,
         recalibrated=arguments["recalibrate"] and has_batch_norm(opened.model),
-        options=FlowOptions(precision=arguments["precision"]),
+        options=FlowOptions(precision=arguments["precision"], fuse=True),
         at_random=arguments["method"] == "sequence",
     )
 
