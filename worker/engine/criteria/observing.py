@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 GRADIENTS = frozenset([Statistic.MEAN_GRADIENT, Statistic.SQUARED_GRADIENT])
 INPUTS = frozenset([Statistic.INPUT_NORMS, Statistic.INPUT_PRODUCTS])
+ENOUGH_PLACES, PLACES_A_COLUMN = 2**15, 4
+"""X X^T is that of so many places (pixels, tokens) or a few more, evenly taken, or of all."""
 _PATCH_NUMBERS = 2**24
 
 
@@ -77,6 +80,7 @@ class _Pass:
         self.wiring = Wiring(model, units)
         self.parameters = _parameters(model, units)
         self.size = training_batch(model, data.split)
+        self.samples = streamed(model, data.rows, self.size)
         for name, moments in self.moments.items():
             moments.unseen = self.wiring.units[name].unseen
 
@@ -116,15 +120,14 @@ class _Pass:
             self.moments[name].square_sum = torch.zeros_like(parameter.detach(), dtype=wide)
         if left := [*ways.general, *sorted(ways.disproved)]:
             self._one_by_one(left)
-        seen = streamed(model, data.rows, self.size)
         for moments in self.moments.values():
-            moments.samples = seen
+            moments.samples = self.samples
         return self.moments
 
     def _watcher(self, watched: Watched, batch: int) -> Watcher:
         return Watcher(self.wiring, watched, batch, self._on_input, self.pulse.beat)
 
-    def _on_input(self, name: str, use: Use, x: Tensor) -> None:
+    def _on_input(self, name: str, use: Use, x: Tensor, batch: int) -> None:
         moments = self.moments[name]
         wide = x.detach().to(torch.promote_types(x.dtype, torch.float32))
         squares = products = None
@@ -134,7 +137,7 @@ class _Pass:
             Statistic.INPUT_PRODUCTS in moments.wanted
             and use.view.columns(use.shape) <= MOST_COLUMNS
         ):
-            products = _products(use, wide)
+            products = _products(use, wide, self.samples / batch)
         moments.add_inputs(use.view, squares, products)
 
     def _learn(
@@ -166,9 +169,8 @@ class _Pass:
         """A backward pass a sample, for weights that are used in no known way."""
         parameters = [self.parameters[name] for name in names]
         split, rows = self.data.split, self.data.rows
-        seen = streamed(self.model, rows, self.size)
         with _in_evaluation(self.model, learning=True):
-            for row in np.resize(rows, seen):
+            for row in np.resize(rows, self.samples):
                 gradients = gradient_of_sample(
                     self.model, split, self.data.objective, int(row), parameters
                 )
@@ -178,20 +180,29 @@ class _Pass:
                         assert total is not None
                         wide = gradient.to(total.dtype)
                         total.addcmul_(wide, wide)
-                self.pulse.beat(0.5 / seen)
+                self.pulse.beat(0.5 / self.samples)
 
 
-def _products(use: Use, x: Tensor) -> Tensor:
-    """X X^T over all places, [groups, columns, columns], a few samples at a time."""
+def _products(use: Use, x: Tensor, samples: float) -> Tensor:
+    """X X^T over places, [groups, columns, columns], a few samples at a time.
+
+    `samples`: how often so many places are seen in all. Of very many an even part is enough.
+    """
     columns = use.view.columns(use.shape)
     total = x.new_zeros(use.view.groups, columns, columns)
+    enough = max(ENOUGH_PLACES, PLACES_A_COLUMN * columns)
     # A convolution's patches are as many numbers as its input times its kernel's places.
     growth = max(1, columns * use.view.groups // max(1, x.shape[1] if x.dim() > 1 else 1))
     step = max(1, _PATCH_NUMBERS // max(1, growth * x[:1].numel()))
     for start in range(0, len(x), step):
         wide = use.columns(x[start : start + step])
+        places = wide.shape[3]
+        stride = max(1, int(places * len(x) * samples / enough))
+        while math.gcd(stride, places) > 1:
+            # So that every place of a sample has its turn.
+            stride += 1
         for group in range(use.view.groups):
-            flat = wide[:, group].movedim(1, 0).reshape(columns, -1)
+            flat = wide[:, group].movedim(1, 0).reshape(columns, -1)[:, ::stride]
             total[group].addmm_(flat, flat.t())
     return total
 

@@ -23,6 +23,7 @@ from worker.engine.criteria.samples import one_thread
 
 BLOCK = 128
 DAMPING = 0.01
+_EXACT_COLUMNS = 2048
 
 
 class SparseGpt(Criterion):
@@ -130,13 +131,14 @@ def _layer(subject: Subject) -> Layer:
 
 
 def inverse_factors(products: Tensor) -> tuple[Tensor, Tensor]:
-    """U, upper triangular with H^-1 = U^T U, float64 [groups, columns, columns], and dead columns.
+    """U, upper triangular with H^-1 = U^T U, [groups, columns, columns], and the dead columns.
 
     H = 2 X X^T, damped by 1 % of its mean diagonal. A dead column, whose input is always zero, has
-    the mean of the others there, so that it changes nothing for them. Raises CannotRank where H is
-    not to be inverted.
+    the mean of the others there, so that it changes nothing for them. float64, for wide matrices
+    in the products' own dtype. Raises CannotRank where H is not to be inverted.
     """
-    hessian = 2 * products.double()
+    wide = products.shape[1] > _EXACT_COLUMNS
+    hessian = 2 * (products if wide else products.double())
     diagonal = hessian.diagonal(dim1=1, dim2=2)
     dead = diagonal == 0
     if bool(dead.all()):
@@ -144,9 +146,10 @@ def inverse_factors(products: Tensor) -> tuple[Tensor, Tensor]:
     live = (~dead).sum(dim=1, keepdim=True)
     mean = torch.where(live > 0, diagonal.sum(dim=1, keepdim=True) / live.clamp(min=1), 1.0)
     diagonal.copy_(torch.where(dead, mean, diagonal) + DAMPING * mean)
-    try:
-        lower = torch.linalg.cholesky(hessian)
-        inverse = torch.cholesky_inverse(lower)
-        return torch.linalg.cholesky(inverse, upper=True), dead
-    except torch.linalg.LinAlgError:
-        raise CannotRank("The products of its layer's inputs can't be inverted.") from None
+    # With H = R R^T, R upper triangular, U is R^-1: no inverse of H is ever made. R is the lower
+    # factor of H with both axes turned round, turned back.
+    lower, fault = torch.linalg.cholesky_ex(hessian.flip((1, 2)))
+    if bool(fault.any()):
+        raise CannotRank("The products of its layer's inputs can't be inverted.")
+    identity = torch.eye(len(hessian[0]), dtype=hessian.dtype).expand_as(hessian)
+    return torch.linalg.solve_triangular(lower.flip((1, 2)), identity, upper=True), dead

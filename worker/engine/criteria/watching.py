@@ -122,7 +122,8 @@ def _unseen(uses: list[Use]) -> str | None:
     return TWO_WAYS if any(use.view != uses[0].view for use in uses) else None
 
 
-OnInput = Callable[[str, Use, Tensor], None]
+OnInput = Callable[[str, Use, Tensor, int], None]
+"""Told a unit, how it is used, what goes in and the size of the batch."""
 
 
 @dataclass
@@ -192,7 +193,7 @@ class Watcher(fx.Interpreter):
 
     def _seen(self, n: fx.Node, unit: str, use: Use, x: Tensor, result: Tensor) -> Tensor:
         if self.on_input is not None and unit in self.watched.told:
-            self.on_input(unit, use, x)
+            self.on_input(unit, use, x, self.batch)
         if unit not in self.watched.recorded:
             return result
         # The same values for every sample: let each have its own gradient.
@@ -221,7 +222,7 @@ class Watcher(fx.Interpreter):
                 return result
             unit, use = roles[role]
             if self.on_input is not None and unit in self.watched.told:
-                self.on_input(unit, use, x)
+                self.on_input(unit, use, x, self.batch)
             if unit not in self.watched.recorded:
                 return result
             if whole and role.startswith("weight_ih"):

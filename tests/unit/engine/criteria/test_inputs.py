@@ -14,7 +14,9 @@ from torch.nn import functional
 from tests.unit.engine.criteria import slow
 from tests.unit.engine.exports import STATIC, export
 from tests.unit.engine.traced import make_split, plain_units, split_of, trace
-from worker.engine.criteria import Refusal, removals, sparsegpt
+from worker.engine.criteria import Refusal, observing, removals, sparsegpt
+from worker.engine.criteria.matrices import MatrixView
+from worker.engine.criteria.uses import Dense
 from worker.engine.formats.pt2 import load_model
 from worker.engine.formats.splits import Split
 from worker.engine.masks import MaskSet
@@ -277,3 +279,19 @@ def test_little_memory_takes_more_passes_and_gives_the_same(
         assert torch.equal(removal.rank, other.rank)
         if key[1] == "sparsegpt-update":
             assert torch.equal(removal.weight(20), other.weight(20))
+
+
+def test_of_very_many_places_an_even_part_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observing, "ENOUGH_PLACES", 20)
+    monkeypatch.setattr(observing, "PLACES_A_COLUMN", 0)
+    use = Dense((3, 4), MatrixView())
+    x = torch.from_numpy(np.random.default_rng(0).standard_normal((10, 6, 4)))
+    # 240 places in all where 60 are seen four times: every twelfth would be enough, but it would
+    # be the same place of every other sample, so it is every thirteenth.
+    found = observing._products(use, x, 4)
+    rows = x.reshape(-1, 4)[::13]
+    assert torch.allclose(found[0], rows.t() @ rows)
+    assert {at % 6 for at in range(0, 60, 13)} == {0, 1, 2, 3, 4}
+    monkeypatch.setattr(observing, "ENOUGH_PLACES", 240)
+    everything = x.reshape(-1, 4)
+    assert torch.allclose(observing._products(use, x, 4)[0], everything.t() @ everything)
