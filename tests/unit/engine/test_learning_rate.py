@@ -55,6 +55,28 @@ def test_weight_change_is_the_relative_norm(tmp_path: Path) -> None:
     assert sparsity == 420 / 750
 
 
+def test_weights_that_stay_but_change_count_as_change(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(20, 30), nn.Linear(30, 5))
+    model = canonical(net, (torch.zeros(2, 20),), tmp_path)
+    kept = torch.arange(600).reshape(30, 20) % 3 > 0
+    dense = net[0].weight.detach().clone()
+    new = torch.where(kept, dense * 1.5, 0.0)
+    masks = MaskSet.of_units({"0.weight": kept}, weight_units(model), {"0.weight": new})
+    change, sparsity = weight_change(model, masks)
+    assert change == pytest.approx(((dense - new).norm() / dense.norm()).item(), rel=1e-6)
+    assert sparsity == 1 / 3
+    weight = dict(model.module.named_parameters())["0.weight"]
+    with masks.applied(model):
+        assert torch.equal(weight, new)
+        # Whatever training makes of what stays, only the zeros are held.
+        with torch.no_grad():
+            weight += 1
+        masks.apply_(model)
+        assert torch.equal(weight, torch.where(kept, new + 1, 0.0))
+    assert torch.equal(weight, dense)
+
+
 @pytest.mark.parametrize("curvature", [0.5, 4.0, 100.0])
 def test_range_test_stays_below_the_edge_of_stability(curvature: float) -> None:
     """Gradient descent on c x^2 / 2 diverges above 2 / c: the answer is below it, not far below.
