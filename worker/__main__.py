@@ -208,7 +208,7 @@ def analyse(
     Writes curves.csv, curves.json and a self-contained report.html into the folder.
 
     \b
-    Examples:
+    Example:
       prunescope analyse resnet20.pt2 cifar10.npz --out curves --sparsities 0.5,0.8,0.9
       prunescope analyse resnet20.pt2 cifar10.npz --out curves --criteria magnitude,wanda \\
         --half-width 0.005 --confidence 0.99 --recalibrate-batch-norm

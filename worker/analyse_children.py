@@ -21,9 +21,13 @@ WAIT_SECONDS = 0.2
 
 @dataclass
 class Collector:
-    """Keeps the latest that is known of each cell, from all children, and tells the bar."""
+    """Keeps the latest that is known of each cell, from all children, and tells the bar.
+
+    `levels` are those that were asked of every curve.
+    """
 
     bar: ProgressBar
+    levels: Sequence[int]
     dense: BaselineFound | None = None
     known: dict[Cell, PointFacts] = field(default_factory=dict)
     settled: set[Cell] = field(default_factory=set)
@@ -43,6 +47,8 @@ class Collector:
     def points(self, measured: list[Measured]) -> None:
         with self.lock:
             for each in measured:
+                if each.cell not in self.known and each.cell[2] not in self.levels:
+                    self.bar.total += 1
                 self.known[each.cell] = each.facts
                 if each.settled:
                     self.settled.add(each.cell)
@@ -51,6 +57,7 @@ class Collector:
     def remarks(self, said: list[RemarkSaid]) -> None:
         with self.lock:
             self.said += said
+            self.bar.total -= len(said) * len(self.levels)
 
     def progress(
         self, child: int, weight: float, fraction: float, seconds: float | None, samples: int

@@ -131,9 +131,9 @@ def measured(asked: Asked, walls: Walls, folder: Path) -> dict[str, Any]:
         for mine in dealt
     ]
     with progress_bar(len(cells), f"{len(cells):,} points") as bar:
-        found = Collector(bar)
+        found = Collector(bar, levels)
         measure_together(walls, children, files, found)
-    return as_document(asked, found, goals, len(cells), unit_sizes)
+    return as_document(asked, found, goals, levels, unit_sizes)
 
 
 def read_dataset(
@@ -207,7 +207,11 @@ def arguments_of(asked: Asked, goals: Goals, cells: Sequence[Cell], threads: int
 
 
 def as_document(
-    asked: Asked, found: Collector, goals: Goals, total: int, unit_sizes: Mapping[str, int]
+    asked: Asked,
+    found: Collector,
+    goals: Goals,
+    levels: Sequence[int],
+    unit_sizes: Mapping[str, int],
 ) -> dict[str, Any]:
     assert found.dense is not None
     dense, figures = found.dense.dense, found.dense.figures
@@ -220,14 +224,14 @@ def as_document(
         "split": SplitName.TUNE.value,
         "granularity": asked.granularity,
         "criteria": list(asked.criteria),
-        "sparsities": [to_sparsity(level) for level in sorted({c[2] for c in found.known})],
+        "sparsities": [to_sparsity(level) for level in levels],
         "evaluation": evaluation_of(asked.evaluation),
         "recalibrate_batch_norm": asked.recalibrate_batch_norm,
         "seed": asked.seed,
         "confidence": goals.confidence,
         **judged_by(dense.kind),
         "cells": {
-            "total": total,
+            "total": found.bar.total,
             "known": 0,
             "done": len(found.known),
             "settled": len(found.settled),

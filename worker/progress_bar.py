@@ -21,7 +21,7 @@ class ProgressBar:
 
     def __init__(self, bar: Any, total: int) -> None:
         self._bar = bar
-        self._total = total
+        self.total = total
         self._began = time.monotonic()
         self.known = self.settled = self.samples = 0
         self._seconds: float | None = None
@@ -43,7 +43,7 @@ class ProgressBar:
     @property
     def text(self) -> str:
         """`128 of 418 known, 93 settled, 1,234,567 samples, 0:41 left`."""
-        parts = [f"{self.known:,} of {self._total:,} known", f"{self.settled:,} settled"]
+        parts = [f"{self.known:,} of {self.total:,} known", f"{self.settled:,} settled"]
         parts.append(f"{self.samples:,} samples")
         if self._seconds is not None:
             parts.append(f"{clock(self._seconds)} left")

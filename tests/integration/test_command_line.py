@@ -105,10 +105,10 @@ def test_batch_norms_can_not_be_estimated_from_nothing(tmp_path: Path, sample) -
     "flags",
     [
         ("--evaluation", "exact"),
-        ("--half-width", "0.03", "--processes", "1"),
+        ("--half-width", "0.03", "--processes", "2"),
         ("--recalibrate-batch-norm", "--evaluation", "exact"),
     ],
-    ids=["exact", "adaptive", "recalibrated"],
+    ids=["exact", "adaptive in two processes", "recalibrated"],
 )
 def test_a_notebook_finds_what_the_shell_does(
     tmp_path: Path, sample, flags: tuple[str, ...]
