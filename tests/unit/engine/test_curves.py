@@ -56,6 +56,17 @@ def test_a_cell_has_the_same_figures_in_any_company(name: str, goal: Goal) -> No
     assert not any(each.finding.preview for each in unseen)
 
 
+@pytest.mark.parametrize("name", ["classes", "labels", "tagger", "regression"])
+def test_rows_judged_one_by_one_say_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = next(each for each in SCENES if each.name == name)
+    together = facts(measured(engine_of(scene.model(), scene.split(100)), LEVELS, NEVER))
+    monkeypatch.setattr("worker.engine.passes._ROW_ELEMENTS", 1)
+    assert facts(measured(engine_of(scene.model(), scene.split(100)), LEVELS, NEVER)) == together
+    # And in passes of one cell each.
+    monkeypatch.setattr("worker.engine.curves.pass_length", lambda *_: 1)
+    assert facts(measured(engine_of(scene.model(), scene.split(100)), LEVELS, NEVER)) == together
+
+
 def test_a_mixture_of_goals_leaves_each_its_own() -> None:
     split = CLASSES.split(SAMPLES)
     engine = engine_of(CLASSES.model(), split)

@@ -22,6 +22,7 @@ from tests.unit.engine.shown import (
     Told,
     engine_of,
     facts,
+    last,
     measured,
     runs_of,
     shown,
@@ -29,6 +30,8 @@ from tests.unit.engine.shown import (
 from worker.engine.cell_run import CellRun
 from worker.engine.curves import CurveEngine
 from worker.engine.search import GridSearch
+from worker.engine.sensitivity import Cell
+from worker.inside.analyse import resumed
 
 LEVELS = (300_000, 700_000, 950_000)
 SAMPLES = 300
@@ -220,3 +223,44 @@ def test_a_dense_run_that_was_stopped_leaves_nothing_behind() -> None:
     dense = shown(CLASSES, engine._model, split)
     assert dense.hits is not None
     assert engine.dense_hits.packed == np.packbits(dense.hits[expected.order, 0]).tobytes()
+
+
+def test_a_recipe_goes_on_from_what_fits_and_tells_every_cell() -> None:
+    split = CLASSES.split(SAMPLES)
+    first = engine_of(CLASSES.model(), split)
+    unit, levels = "0.weight", (500_000, 500_001, 900_000)
+    cells = [Cell(unit, "magnitude", level) for level in levels]
+    runs = runs_of(first, (), NEVER, cells)
+    stopped_at(first, runs, lambda told: told.finding.samples == 64)
+    kept_of = kept(first, runs)
+
+    def known(*some: int, **other: Any) -> list[dict[str, Any]]:
+        return [
+            {"unit": unit, "criterion": "magnitude", "level": level, **said, **other}
+            for run in runs
+            for cell in run.cells
+            if (level := cell.level) in some
+            for said in [kept_of[run.unit, run.removed]]
+        ]
+
+    def go_on(said: list[dict[str, Any]], goal: Goal) -> tuple[list[CellRun], set[Any]]:
+        engine = engine_of(CLASSES.model(), split)
+        later = runs_of(engine, (), goal, cells)
+        quiet = resumed(engine, later, said)
+        told = last(measured(engine, search=GridSearch(later)))
+        # Each cell was known to be done, or is told.
+        done = {cell for run in later for cell in run.cells if run.seen and run.settled}
+        assert set(told) | {cell for cell in cells if cell.level in some_of(quiet)} == done
+        assert done == set(cells)
+        return later, quiet
+
+    def some_of(quiet: set[Any]) -> set[int]:
+        return {level for *_, level in quiet}
+
+    assert go_on(known(*levels), NEVER)[1] == set()
+    broken = known(*levels, state="bm90aGluZw==")
+    assert go_on(broken, NEVER)[1] == set()
+    # Known without a state: left out where all cells of a run are, and nowhere else.
+    said = {"sums": None, "state": None, "samples": SAMPLES, "drop": 0.25}
+    assert some_of(go_on(known(*levels, **said), NEVER)[1]) == set(levels)
+    assert some_of(go_on(known(500_000, 900_000, **said), NEVER)[1]) == {900_000}
