@@ -27,7 +27,10 @@ _ELEMENTWISE = frozenset(
 
 @dataclass(frozen=True)
 class Rows:
-    """`length` rows from `start` along an axis (never the first one, which holds the samples)."""
+    """`length` rows from `start` along an axis.
+
+    Of a tensor that has samples it is never the first one.
+    """
 
     axis: int
     start: int
@@ -233,8 +236,6 @@ def _attention(node: fx.Node, shape: tuple[int, ...], mine: Rows) -> Wanted | No
             return None
         axis = len(given.shape) - 2
         if given.shape[axis] != 1:
-            if axis == 0:
-                return None
             needs[mask] = Rows(axis, mine.start, mine.length)
     return needs
 
