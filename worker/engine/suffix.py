@@ -157,6 +157,10 @@ class Flow:
         """The registers that node `at` reads, constants left out."""
         return [source for source in self._inputs_of[at] if source not in self.constants]
 
+    def instruction(self, at: int) -> Instruction:
+        """Node `at` with the registers that nobody reads after it."""
+        return self._instructions[at]
+
     def step(self, at: int) -> Step:
         return self._instructions[at][0]
 
