@@ -11,6 +11,7 @@ from pathlib import Path
 from playwright.sync_api import BrowserContext, sync_playwright
 
 from tests.browser.conftest import CHROMIUM_FLAGS
+from tests.browser.many_digits import write_many
 from tests.support.live import finished, live_server
 from tests.support.sample import make_sample
 
@@ -65,11 +66,27 @@ def main(out: Path) -> None:
         body = {"plan_id": second, "epochs": 12}
         experiment = client.call("POST", "/api/experiments", json=body)["id"]
         finished(client, f"/api/experiments/{experiment}", seconds=300)
+        _, data = write_many(sample, Path(folder))
+        ids = {"model_id": 1, "dataset_id": client.upload("datasets", data, name="many digits")}
+        client.wait_ready("datasets", ids["dataset_id"])
+        asked = {
+            "adaptive": {"criteria": ["magnitude", "fisher", "random"]},
+            "knee": {"evaluation": {"mode": "knee"}},
+        }
+        made = {
+            name: client.call("POST", "/api/analyses", json=ids | body)["id"]
+            for name, body in asked.items()
+        }
+        for number in made.values():
+            finished(client, f"/api/analyses/{number}", seconds=300)
         broken = Path(folder) / "broken.pt2"
         broken.write_bytes(b"PK\x05\x06 not an archive")
         finished(client, f"/api/models/{client.upload('models', broken)}")
         pages = {
             "explore": f"/analyses/{analysis.id}?plan={plan}&unit=block2.first.conv.weight",
+            "adaptive": f"/analyses/{made['adaptive']}?unit=block2.first.conv.weight"
+            "&compare=fisher&fit=1&t=20,60,50,40,75,75,40",
+            "knee": f"/analyses/{made['knee']}?unit=block2.first.conv.weight",
             "experiment": f"/experiments/{experiment}",
             "home": "/",
             "model": "/models/1",
