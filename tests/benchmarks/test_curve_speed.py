@@ -1,0 +1,136 @@
+"""Whole analyses by every way of evaluating, against the naive loop.
+
+Times are CPU seconds of one thread. The naive loop takes its turns between the others, so that a
+busy machine hurts all of them, and is counted up from what a sample of a cell costs it. Run with
+`-s` to see the tables; set PRUNESCOPE_BENCH_DATA to have ResNet-20 on real images.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pytest
+
+from tests.benchmarks.analysis_networks import data_folder
+
+pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(1500)]
+
+ROOT = Path(__file__).parents[2]
+MANY = int(os.environ.get("PRUNESCOPE_BENCH_SAMPLES", "10000"))
+NETWORKS = {"resnet18": 64, "lstm": 128, "vit6": 64, "bert12": 32}
+WITH_DATA = pytest.mark.skipif(data_folder() is None, reason="PRUNESCOPE_BENCH_DATA is not set")
+
+
+class Contestant:
+    """A process that measures in one way on request."""
+
+    def __init__(self, *arguments: object) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", "tests.benchmarks.curve_contestant"]
+            + [str(each) for each in arguments],
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline().strip() == "ready"
+
+    def start(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+
+    def finish(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        return json.loads(self._process.stdout.readline())
+
+    def round(self) -> dict[str, Any]:
+        self.start()
+        return self.finish()
+
+    def close(self) -> None:
+        self._process.communicate(timeout=60)
+
+
+def compared(network: str, samples: int, ways: list[str]) -> dict[str, dict[str, Any]]:
+    """Each way once, the naive one before and after each; prints a row a way."""
+    naive = Contestant(network, samples, "naive")
+    naive.round()
+    found: dict[str, dict[str, Any]] = {}
+    print(f"\n{network}, {samples} samples")
+    try:
+        for way in ways:
+            contestant = Contestant(network, samples, way)
+            costs = [naive.round()["cpu"]]
+            found[way] = own = contestant.round()
+            costs.append(naive.round()["cpu"])
+            contestant.close()
+            loop = median(costs) * own["cells"] * samples
+            share = own["evaluated"] / (own["cells"] * samples)
+            print(
+                f"  {way:18} {own['cpu']:8.2f} CPU s, naive {loop:9.1f}: {loop / own['cpu']:6.1f}"
+                f" times as fast, {own['cpu'] / own['floor']:4.1f} times the floor;"
+                f" {100 * share:5.1f} % of the samples; all previewed after"
+                f" {own['preview']:5.2f} s, all units measured after {own['first']:5.2f} s"
+            )
+    finally:
+        naive.close()
+    return found
+
+
+@WITH_DATA
+def test_a_trained_network_on_many_real_images() -> None:
+    ways = ["adaptive", "adaptive-bfloat16", "half", "half-bfloat16", "knee"]
+    found = compared("resnet20", MANY, ways)
+    sharp, blunt = found["half"]["table"], found["adaptive"]["table"]
+    apart = [
+        key
+        for key, (value, _, _, _) in sharp.items()
+        if not blunt[key][1] - 0.005 <= value <= blunt[key][2] + 0.005
+    ]
+    print(f"  {len(apart)} of {len(sharp)} points at ±1 contradict those at ±0.5")
+    assert len(apart) <= 0.02 * len(sharp) + 1
+
+
+@WITH_DATA
+def test_exact_curves_of_a_trained_network() -> None:
+    found = compared("resnet20", 256, ["exact", "exact-bfloat16"])
+    differ = sum(
+        own[0] != found["exact-bfloat16"]["table"][key][0]
+        for key, own in found["exact"]["table"].items()
+    )
+    print(f"  {differ} of {len(found['exact']['table'])} points differ in bfloat16")
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_exact_curves(network: str) -> None:
+    found = compared(network, NETWORKS[network], ["exact", "exact-bfloat16"])
+    assert found["exact"]["table"].keys() == found["exact-bfloat16"]["table"].keys()
+
+
+@WITH_DATA
+def test_two_processes_against_one() -> None:
+    """The same curves by one process, and by two with half of the units each: wall-clock time."""
+    alone = Contestant("resnet20", 512, "exact")
+    pair = [Contestant("resnet20", 512, "exact", part, 2) for part in range(2)]
+    ratios = []
+    for _ in range(2):
+        one = alone.round()
+        began = time.perf_counter()
+        for each in pair:
+            each.start()
+        both = [each.finish() for each in pair]
+        ratios.append(one["wall"] / (time.perf_counter() - began))
+        assert {**both[0]["table"], **both[1]["table"]} == one["table"]
+    for each in (alone, *pair):
+        each.close()
+    print(f"\ntwo processes on {os.cpu_count()} cores: {max(ratios):.2f} times one")
