@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from app.domain.adaptive import PREVIEW
 from app.domain.isotonic import isotonic_fit
 from app.domain.knee import knee_of
 from app.domain.levels import to_sparsity
@@ -76,9 +77,11 @@ def curve_json(
     remark: str | None,
 ) -> JSON:
     """Points as they were measured, where the knee is, and the rising curve that fits them."""
+    # A search leaves most levels at their preview, which says too little to decide by.
+    beyond = [point for point in points if point.whole or point.samples > PREVIEW]
     known = [
         (to_sparsity(point.level), drop)
-        for point in points
+        for point in beyond or points
         if (drop := point.estimated_drop) is not None
     ]
     knee = knee_of(known, reader.goals.tolerance)

@@ -74,12 +74,11 @@ def test_the_csv_ends_with_the_metrics(site: Site):
     rows = list(csv.DictReader(io.StringIO(
         site.http.get(f"/api/analyses/{analysis_id}/curves.csv").text
     )))  # fmt: skip
-    assert list(rows[0])[:12] == [
-        "unit", "criterion", "sparsity", "achieved", "accuracy", "low", "high", "loss", "samples",
-        "flips", "lost", "gained",
-    ]  # fmt: skip
-    assert list(rows[0])[12:] == [
+    assert list(rows[0])[:6] == ["parameter", "sparsity", "top1", "top5", "loss", "criterion"]
+    assert list(rows[0])[18:] == [
+        "unit", "accuracy",
         "mse", "mse_low", "mse_high", "mae", "mae_low", "mae_high", "r2", "r2_low", "r2_high",
+        "remark",
     ]  # fmt: skip
     assert len(rows) == 3 * 4
     for row in rows:

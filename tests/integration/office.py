@@ -18,6 +18,7 @@ from app.store.tables import Base, Dataset, Experiment, Job, Model
 from tests.integration.store.things import Things
 from tests.support.walls import FakeWalls
 from worker.context import JobContext
+from worker.crew import Crew
 from worker.sandbox.walls import Walls
 from worker.tasks import TASKS
 
@@ -59,11 +60,12 @@ class Office:
         self.things = Things(self.store, self.blobs)
         self.walls = FakeWalls(data_dir / "children")
 
-    def run(self) -> None:
-        """Do the next job, to its end or to whatever it raises."""
+    def run(self, crew: Crew | None = None) -> None:
+        """Do the next job, to its end or to whatever it raises; with one child unless told."""
         lease = queue.claim(self.store, 1)
         assert lease is not None
-        context = JobContext(self.store, self.blobs, self.settings, cast(Walls, self.walls), lease)
+        walls = cast(Walls, self.walls)
+        context = JobContext(self.store, self.blobs, self.settings, walls, lease, crew=crew)
         TASKS[lease.kind](context)
         with queue.fenced(self.store, lease) as session:
             queue.finish(session, lease)

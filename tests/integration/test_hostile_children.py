@@ -6,20 +6,39 @@ wrong, of which nothing is.
 
 from __future__ import annotations
 
+import base64
 import copy
+import threading
+import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import pytest
+from sqlalchemy import delete, select
 
-from app.domain.errors import ChildMalformed, InvalidInput, TooLarge
+from app.domain.adaptive import Sums
+from app.domain.errors import ChildMalformed, InvalidInput, Stopped, TooLarge
 from app.domain.metrics import METRICS, Kind
 from app.domain.statistics import wilson
-from app.domain.words import Status
-from app.store.tables import Analysis, Dataset, Experiment, Model, Point, Run
+from app.domain.words import JobState, Status
+from app.store import analyses, points, steering
+from app.store.tables import (
+    Analysis,
+    Dataset,
+    Experiment,
+    Job,
+    Model,
+    Outcome,
+    Point,
+    Run,
+)
 from tests.integration.office import SAMPLES, SIZES, Office, a_unit
 from tests.support.walls import Script, Tell
+from worker.crew import Crew
+from worker.sandbox.walls import Walls
 
 Change = Callable[[Any], object]
 
@@ -549,6 +568,438 @@ def test_a_later_child_can_not_change_what_is_predicted(office: Office) -> None:
         ("a.weight", "magnitude", [500_000]),
         ("b.weight", "magnitude", [250_000, 500_000]),
     ]
+
+
+# Points of parts.
+
+LARGE = 1000
+STREAM = np.random.default_rng(1).permutation(np.repeat(np.arange(8), 125))
+"""The stratum of each sample of the stream; the dense network is wrong on stratum 0."""
+SEEN = 64
+PART_CELLS = [(unit, 250_000) for unit in SIZES]
+
+
+@pytest.fixture
+def large(office: Office) -> Office:
+    """An office with an adaptive analysis of two cells on a split of a thousand samples."""
+    dataset = office.dataset()
+    with office.store.write() as session:
+        session.get_one(Dataset, dataset.id).splits = {"train": 10, "tune": LARGE}
+    model = office.model()
+    with office.store.write() as session:
+        analyses.create(session, model_id=model.id, dataset_id=dataset.id, levels=[250_000])
+    return office
+
+
+def text_of(data: bytes) -> str:
+    return base64.b64encode(zlib.compress(data)).decode()
+
+
+def bits(right: np.ndarray) -> str:
+    return text_of(np.packbits(right).tobytes())
+
+
+def a_large_baseline() -> dict[str, Any]:
+    right = STREAM != 0
+    said = scaled(figures(32, dense=32), LARGE, int(right.sum()))
+    return said | {
+        "lost": 0,
+        "gained": 0,
+        "flips": 0,
+        "kl": None,
+        "of": LARGE,
+        "strata": {"sizes": [125] * 8, "scale": 1.0, "score": "answers", "loss_scale": 1.0},
+        "members": text_of(STREAM.astype(np.uint8).tobytes()),
+        "outcome": bits(right),
+        "by_class": {"seen": [600, 400], "right": [int(right.sum()) - 300, 300]},
+    }
+
+
+def scaled(said: dict[str, Any], samples: int, correct: int) -> dict[str, Any]:
+    """The same figures of so many samples."""
+    interval = wilson(correct, samples)
+    accuracy = {"value": correct / samples, "low": interval.low, "high": interval.high}
+    return said | {
+        "samples": samples,
+        "correct": correct,
+        "accuracy": accuracy["value"],
+        "low": interval.low,
+        "high": interval.high,
+        "metrics": said["metrics"] | {"accuracy": accuracy},
+    }
+
+
+def a_part(unit: str, level: int, seen: int = SEEN, *, settled: bool = True) -> dict[str, Any]:
+    """An honest point of the first samples, half of whose right answers are lost."""
+    members = STREAM[:seen]
+    dense = members != 0
+    right = dense & (np.arange(seen) % 2 == 0)
+    lost = int((dense & ~right).sum())
+    sums = Sums(lost=lost)
+    sums.add(members, dense.astype(float) - right, np.full(seen, 0.5), np.full(seen, 0.25))
+    said = scaled(figures(30, dense=32), seen, int(right.sum()))
+    return {
+        "unit": unit,
+        "criterion": "magnitude",
+        "level": level,
+        "removed": round(level / 1e6 * SIZES[unit]),
+        "figures": said | {"lost": lost, "gained": 0, "flips": lost, "of": LARGE, "kl": 0.25},
+        "sums": sums.as_json(),
+        "settled": settled,
+        "outcome": bits(right) if settled else None,
+        "by_class": {"seen": [seen], "right": [int(right.sum())]} if settled else None,
+        "state": base64.b64encode(b"a state").decode() if settled else None,
+        "remark": None,
+    }
+
+
+def a_whole(unit: str, level: int) -> dict[str, Any]:
+    return a_part(unit, level, LARGE) | {"sums": None, "state": None}
+
+
+def parting(
+    points: list[dict[str, Any]], baseline: dict[str, Any] | None = None, *more: tuple[str, Any]
+) -> Script:
+    def child(arguments: Any, files: Any, folder: Path, tell: Tell) -> dict[str, Any]:
+        tell("baseline", a_large_baseline() if baseline is None else baseline)
+        tell("progress", {"fraction": 0.25, "seconds": 3.0, "samples": 128})
+        for point in points:
+            tell("points", {"points": [point]})
+        for kind, body in more:
+            tell(kind, body)
+        return {}
+
+    return child
+
+
+def test_honest_parts_are_stored_with_what_follows_from_them(large: Office) -> None:
+    first, second = PART_CELLS
+    large.walls.scripts["analyse"] = parting(
+        [a_part(*first, 32, settled=False), a_part(*first), a_whole(*second)]
+    )
+    large.run()
+    assert large.rows() == {"baseline": 1, "point": 2}
+    with large.store.read() as session:
+        (key,) = set(session.scalars(select(Analysis.context)))
+        part = session.get_one(Point, (key, first[0], "magnitude", first[1]))
+        whole = session.get_one(Point, (key, second[0], "magnitude", second[1]))
+        outcome = session.get_one(Outcome, (key, first[0], "magnitude", first[1]))
+        dense = session.get_one(Outcome, (key, "", "", 0))
+    assert (part.samples, part.of, whole.samples) == (SEEN, LARGE, LARGE)
+    seen, lost = np.zeros(8), np.zeros(8)
+    for index, stratum in enumerate(STREAM[:SEEN]):
+        seen[stratum] += 1
+        lost[stratum] += stratum != 0 and index % 2 == 1
+    assert part.drop == pytest.approx(float((lost / seen).mean())), "strata are of equal size"
+    assert part.drop_low < part.drop < part.drop_high
+    assert part.accuracy == pytest.approx(0.875 - part.drop)
+    assert part.loss == pytest.approx(0.5 + 0.5), "the dense network's, and what each sample adds"
+    assert part.kl == pytest.approx(0.25)
+    assert whole.drop == pytest.approx(0.875 - whole.accuracy)
+    assert (outcome.samples, outcome.state) == (SEEN, b"a state")
+    assert dense.samples == LARGE
+
+
+def test_a_part_does_not_rest_on_a_childs_word(large: Office) -> None:
+    """Whatever a child says of its accuracy, drop and intervals, only its counts are heard."""
+    told = a_part(*PART_CELLS[0])
+    told["figures"] |= {"accuracy": 0.99, "low": 0.98, "high": 1.0, "loss": -5.0, "kl": 9.0}
+    honest = a_part(*PART_CELLS[0])
+    stored = []
+    for said in (told, honest):
+        large.walls.scripts["analyse"] = parting([said, a_part(*PART_CELLS[1])])
+        large.run()
+        with large.store.write() as session:
+            row = session.scalars(select(Point).where(Point.unit == PART_CELLS[0][0])).one()
+            stored.append((row.accuracy, row.low, row.high, row.loss, row.kl, row.drop))
+            points.forget_parts(session, row.context)
+            job = session.scalars(select(Job).where(Job.kind == "analyse")).one()
+            steering.ask_for_more(session, job.id)
+    assert stored[0] == stored[1]
+
+
+NOT_PARTS: list[Change] = [
+    put("figures", "of", 999),
+    put("figures", "samples", LARGE + 1),
+    put("figures", "samples", 0),
+    put("figures", "samples", 63),
+    put("figures", "kind", "multi-label"),
+    put("figures", "correct", None),
+    put("figures", "correct", 65),
+    put("figures", "lost", 65),
+    put("figures", "gained", 64),
+    put("figures", "flips", 1),
+    put("figures", "flips", 65),
+    put("figures", "flips", None),
+    put("removed", 101),
+    put("removed", -1),
+    put("removed", 1.5),
+    put("sums", None),
+    put("sums", {}),
+    put("sums", "n", [8.0] * 7),
+    put("sums", "n", [7.5, 8.5, *[8.0] * 6]),
+    put("sums", "n", [64.0, *[0.0] * 7]),
+    put("sums", "n", [float("nan")] * 8),
+    put("sums", "n", 0, -1.0),
+    put("sums", "n", 0, 126.0),
+    put("sums", "d", 1, 1e9),
+    put("sums", "d2", 1, -1.0),
+    put("sums", "d2", [0.0] * 8),
+    put("sums", "d", [0.0] * 8),
+    put("sums", "l2", [0.0] * 8),
+    put("sums", "k2", 3, 0.0),
+    put("sums", "lost", 1),
+    put("sums", "gained", 5),
+    put("sums", "more", 1),
+    put("settled", "yes"),
+    put("settled", False),
+    put("outcome", "no base64!"),
+    put("outcome", base64.b64encode(b"not deflated").decode()),
+    put("outcome", text_of(b"")),
+    put("outcome", text_of(b"\xff" * 8)),
+    put("outcome", text_of(b"\x00" * 9)),
+    put("outcome", text_of(b"\x00" * 50_000_000)),
+    put("outcome", bits(np.ones(SEEN, dtype=bool))),
+    put("outcome", base64.b64encode(zlib.compress(b"\0" * 8)[:-3]).decode()),
+    put("outcome", base64.b64encode(zlib.compress(b"\0" * 8) + b"more").decode()),
+    put("by_class", {"seen": [64], "right": [64]}),
+    put("by_class", {"seen": [63], "right": [28]}),
+    put("by_class", {"seen": [10, 54], "right": [28]}),
+    put("by_class", {"seen": [10, 54], "right": [20, 8]}),
+    put("by_class", "right", [-1]),
+    put("by_class", {"seen": [0] * 1001, "right": [0] * 1001}),
+    put("state", "no base64!"),
+    put("state", "A" * 30_000_000),
+    put("remark", "x" * 10_000),
+    put("remark", 7),
+    put("drop", 0.1),
+]
+
+
+@pytest.mark.parametrize("change", NOT_PARTS)
+def test_a_part_that_can_not_be_is_not_stored(large: Office, change: Change) -> None:
+    bad = changed(a_part(*PART_CELLS[0]), change)
+    refused(large, "analyse", parting([a_whole(*PART_CELLS[1]), bad]))
+    assert large.rows() == {"baseline": 1, "point": 1}
+    with large.store.read() as session:
+        assert len(session.scalars(select(Outcome)).all()) == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        put("sums", a_part("a.weight", 250_000)["sums"]),
+        put("settled", False),
+        put("outcome", bits(np.ones(LARGE, dtype=bool))),
+        put("outcome", bits(np.zeros(SEEN, dtype=bool))),
+        put("by_class", {"seen": [999], "right": [438]}),
+        put("figures", "correct", 439),
+        put("figures", "accuracy", 0.9),
+        put("figures", "lost", 400),
+    ],
+)
+def test_a_whole_point_that_can_not_be_is_not_stored(large: Office, change: Change) -> None:
+    bad = changed(a_whole(*PART_CELLS[0]), change)
+    refused(large, "analyse", parting([bad]))
+    assert large.rows() == {"baseline": 1}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        put("samples", 999),
+        put("of", 999),
+        put("strata", "sizes", [125] * 7),
+        put("strata", "sizes", [124, *[125] * 7]),
+        put("strata", "sizes", [126, 124, *[125] * 6]),
+        put("strata", "sizes", [-125, 375, *[125] * 6]),
+        put("strata", "scale", -1.0),
+        put("strata", "scale", float("inf")),
+        put("strata", "score", "luck"),
+        put("strata", None),
+        put("members", text_of(b"\0" * LARGE)),
+        put("members", text_of(b"\x09" * LARGE)),
+        put("members", text_of(b"\0" * 50_000_000)),
+        put("members", "?"),
+        put("outcome", bits(np.ones(LARGE, dtype=bool))),
+        put("outcome", bits(np.ones(LARGE - 8, dtype=bool))),
+        put("outcome", bits(np.concatenate([STREAM != 0, STREAM > 99]))),
+        put("by_class", {"seen": [600, 400], "right": [600, 300]}),
+        put("by_class", {"seen": [600, 399], "right": [575, 300]}),
+        put("state", "AAAA"),
+    ],
+)
+def test_a_stream_that_can_not_be_is_not_stored(large: Office, change: Change) -> None:
+    refused(large, "analyse", parting([], changed(a_large_baseline(), change)))
+    assert large.rows() == {}
+
+
+def test_a_cell_only_ever_becomes_sharper_and_ends_once(large: Office) -> None:
+    cell = PART_CELLS[0]
+    for listed in (
+        [a_part(*cell, 64, settled=False), a_part(*cell, 32, settled=False)],
+        [a_part(*cell, 64, settled=False), a_part(*cell, 64, settled=False)],
+        [a_part(*cell, 64), a_part(*cell, 96)],
+        [a_part(*cell, 64), a_part(*cell, 64)],
+        [a_whole(*cell), a_whole(*cell)],
+        [a_part(*cell, 64, settled=False), a_part(*cell, 32)],
+    ):
+        refused(large, "analyse", parting(listed))
+        assert large.rows() == {"baseline": 1, "point": 1}
+        with large.store.write() as session:
+            session.execute(delete(Point))
+            for job in session.scalars(select(Job).where(Job.kind == "analyse")):
+                job.state, job.lease_token = JobState.QUEUED, None
+    both = [a_part(*PART_CELLS[1], 64), a_part(*cell, 64, settled=False), a_part(*cell, 64)]
+    large.walls.scripts["analyse"] = parting(both)
+    large.run()
+
+
+def test_a_cell_that_was_never_settled_is_missing_at_the_end(large: Office) -> None:
+    listed = [a_part(*PART_CELLS[0]), a_part(*PART_CELLS[1], settled=False)]
+    caught = refused(large, "analyse", parting(listed))
+    assert "1 cells left out" in caught.message
+
+
+REMARK = {"unit": "a.weight", "criterion": "magnitude", "reason": "Every entry is zero already."}
+
+
+def test_a_remark_stands_for_the_cells_of_its_curve(large: Office) -> None:
+    large.walls.scripts["analyse"] = parting(
+        [a_part(*PART_CELLS[1])], None, ("remarks", {"units": [REMARK]})
+    )
+    large.run()
+    with large.store.read() as session:
+        (row,) = session.scalars(select(Analysis))
+    assert row.remarks == [REMARK]
+
+
+@pytest.mark.parametrize(
+    "units",
+    [
+        [REMARK | {"unit": "c.weight"}],
+        [REMARK | {"criterion": "random"}],
+        [REMARK | {"reason": "x" * 10_000}],
+        [REMARK | {"reason": None}],
+        [REMARK, REMARK],
+        [REMARK | {"unit": "b.weight"}],
+        "all",
+    ],
+)
+def test_a_remark_that_can_not_be_is_refused(large: Office, units: Any) -> None:
+    remark = ("remarks", {"units": units})
+    refused(large, "analyse", parting([a_part(*PART_CELLS[1])], None, remark))
+    with large.store.read() as session:
+        (row,) = session.scalars(select(Analysis))
+    assert row.remarks is None
+
+
+def test_a_refinement_adds_few_levels_and_only_where_asked(office: Office) -> None:
+    dataset, model = office.dataset(), office.model()
+    with office.store.write() as session:
+        session.get_one(Dataset, dataset.id).splits = {"tune": LARGE}
+
+    def told(units: list[str], *listed: tuple[str, int]) -> Any:
+        with office.store.write() as session:
+            row = analyses.create(
+                session, model_id=model.id, dataset_id=dataset.id, levels=[250_000], units=units,
+                evaluation={"refine": 2, "precision": "bfloat16"},
+            )  # fmt: skip
+        grid = [(unit, 250_000) for unit in units]
+        office.walls.scripts["analyse"] = parting([a_part(*cell) for cell in [*grid, *listed]])
+        try:
+            office.run()
+        finally:
+            office.give_up()
+            with office.store.write() as session:
+                session.execute(delete(Point))
+                extra = analyses.get(session, row.id).extra
+        return extra
+
+    fine = [("a.weight", 125_000), ("a.weight", 187_500)]
+    assert told(["a.weight"], *fine) == [["a.weight", "magnitude", cell[1]] for cell in fine]
+    for bad in (
+        [*fine, ("a.weight", 150_000)],
+        [("b.weight", 125_000)],
+        [("a.weight", 0)],
+        [("a.weight", 1_000_000)],
+    ):
+        with pytest.raises(ChildMalformed):
+            told(["a.weight"], *bad)
+
+
+def test_a_child_that_fails_stops_the_others_and_nothing_more_is_stored(large: Office) -> None:
+    """Two children at once: one talks nonsense after its first point, the other never ends."""
+    dataset, model = large.dataset(), large.model()
+    large.give_up()
+    units = ["a.weight", "b.weight", "c.weight", "d.weight"]
+    with large.store.write() as session:
+        session.get_one(Dataset, dataset.id).splits = {"tune": LARGE}
+        row = session.get_one(Model, model.id)
+        row.units = {"weight": [a_unit(name, 100) for name in units], "channel": []}
+        analyses.create(session, model_id=model.id, dataset_id=dataset.id, levels=[250_000])
+    stopped, told = threading.Event(), threading.Event()
+
+    class Two(Crew):
+        def processes(self) -> int:
+            return 2
+
+    def child(arguments: Any, files: Any, folder: Path, tell: Tell) -> dict[str, Any]:
+        mine = [unit for unit, _, _ in arguments["cells"]]
+        tell("baseline", a_large_baseline())
+        if "a.weight" in mine:
+            told.wait(10)
+            tell("points", {"points": [a_part("a.weight", 250_000) | {"removed": -5}]})
+        tell("points", {"points": [a_part("b.weight", 250_000) | {"unit": mine[0], "removed": 25}]})
+        told.set()
+        for _ in range(400):
+            try:
+                tell("progress", {"fraction": 0.5, "seconds": 1.0})
+            except Stopped:
+                stopped.set()
+                raise
+            time.sleep(0.01)
+        return {}
+
+    large.walls.scripts["analyse"] = child
+    crew = Two(large.store, large.settings, cast(Walls, large.walls))
+    with pytest.raises(ChildMalformed):
+        large.run(crew)
+    assert stopped.is_set()
+    assert large.rows() == {"baseline": 1, "point": 1}
+    dealt = [{cell[0] for cell in arguments["cells"]} for _, arguments, _ in large.walls.asked[-2:]]
+    assert dealt[0] | dealt[1] == set(units)
+    assert not dealt[0] & dealt[1]
+    assert all(arguments["threads"] == 1 for _, arguments, _ in large.walls.asked[-2:])
+
+
+def test_two_children_have_to_speak_of_one_network(large: Office) -> None:
+    dataset, model = large.dataset(), large.model()
+    large.give_up()
+    with large.store.write() as session:
+        session.get_one(Dataset, dataset.id).splits = {"tune": LARGE}
+        row = session.get_one(Model, model.id)
+        row.units = {"weight": [a_unit(f"{name}.weight", 100) for name in "abcd"], "channel": []}
+        analyses.create(session, model_id=model.id, dataset_id=dataset.id, levels=[250_000])
+
+    class Two(Crew):
+        def processes(self) -> int:
+            return 2
+
+    def child(arguments: Any, files: Any, folder: Path, tell: Tell) -> dict[str, Any]:
+        said = a_large_baseline()
+        if "a.weight" in [unit for unit, _, _ in arguments["cells"]]:
+            swapped = np.roll(STREAM, 1)
+            said |= {"members": text_of(swapped.astype(np.uint8).tobytes())}
+            said |= {"outcome": bits(swapped != 0)}
+        tell("baseline", said)
+        return {}
+
+    large.walls.scripts["analyse"] = child
+    crew = Two(large.store, large.settings, cast(Walls, large.walls))
+    with pytest.raises(ChildMalformed):
+        large.run(crew)
+    assert large.rows() == {"baseline": 1}
 
 
 # Measurements.

@@ -148,7 +148,7 @@ class Setting:
             if cell in asked and cell not in self.settled:
                 if own is not None and own.state is not None and not facts.whole:
                     listed.append(known_argument(cell, own.samples, own.sums, own.state))
-            elif everything and cell[:2] in curves:
+            elif everything and cell in self.settled and cell[:2] in curves:
                 listed.append(
                     known_argument(cell, facts.samples, facts.sums, None)
                     | {"drop": facts.drop, "low": facts.drop_low, "high": facts.drop_high}
@@ -166,7 +166,7 @@ class Setting:
 
     def finish(self) -> None:
         total = len(self.cells)
-        self.context.progress(total, total, 0.0)
+        self.context.progress(total, total, 0.0, self.counted)
 
 
 def measure(setting: Setting, part: Part) -> None:
@@ -201,14 +201,14 @@ def measure(setting: Setting, part: Part) -> None:
             "goal_of": grouped_numbers(cells, numbers),
             "known": setting.known_of(cells, everything),
         }
-        done = {cell for cell in cells if cell in setting.settled} if everything else set()
         wanted = Wanted(
-            [cell for cell in cells if cell not in done],
+            cells,
             sizes,
             setting.size,
             setting.goals,
             every=part.every,
             extra=part.refine,
+            known=frozenset(cell for cell in cells if cell in setting.settled),
         )
         children.append(Child(arguments, wanted, weight=len(cells)))
     kind = setting.baseline.kind if setting.baseline is not None else None

@@ -7,7 +7,7 @@ contradict each other, or the dense network's, end the job.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +22,7 @@ from worker.tasks.reports import (
     Figures,
     PointSaid,
     PointsSaid,
+    PreviewSaid,
     Progress,
     RemarkSaid,
     RemarksSaid,
@@ -32,6 +33,8 @@ from worker.tasks.reports import (
 
 Cell = tuple[str, str, int]
 """Unit, criterion, level."""
+PREVIEW_AT_MOST = 512
+"""More samples than this no preview sees: a network of a large fixed batch takes a whole one."""
 MAX_EXTRA = 64
 """More levels than this no refinement ever adds to a curve."""
 
@@ -41,7 +44,8 @@ class Wanted:
     """What a child is asked for, on a split of `samples` samples.
 
     `sizes`: the weights of each unit. `every`: whether each cell has to be told (a search for knees
-    leaves out most); `extra`: how many levels of its own a child may add to each curve.
+    leaves out most), but for those that are `known`; `extra`: how many levels of its own a child
+    may add to each curve.
     """
 
     cells: Sequence[Cell]
@@ -50,6 +54,7 @@ class Wanted:
     goals: Goals
     every: bool = True
     extra: int = 0
+    known: frozenset[Cell] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,8 @@ class CurveReader:
     added: dict[tuple[str, str], set[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.waiting = set(self.wanted.cells)
+        self.asked = set(self.wanted.cells)
+        self.waiting = self.asked - self.wanted.known
         self.curves = {(unit, criterion) for unit, criterion, _ in self.wanted.cells}
 
     def hear(self, kind: str, body: Mapping[str, Any], folder: Path) -> None:
@@ -117,6 +123,8 @@ class CurveReader:
             self._baseline(BaselineSaid.of(body))
         elif kind == "points":
             self._points(PointsSaid.of(body))
+        elif kind == "preview":
+            self._preview(PreviewSaid.of(body))
         elif kind == "remarks":
             self._remarks(RemarksSaid.of(body))
         elif kind == "progress":
@@ -135,7 +143,8 @@ class CurveReader:
         require(self.found is None, "a second baseline")
         samples = self.wanted.samples
         said.check(samples, self.kind)
-        require(said.samples == samples, "a baseline of a part of the split")
+        whole = said.samples == samples and said.whole in (None, samples)
+        require(whole, "a baseline of a part of the split")
         strata = None
         if said.strata is not None:
             said.strata.check(samples)
@@ -156,7 +165,8 @@ class CurveReader:
             require(curve in self.curves, "a remark on what was not asked for")
             told = any(cell[:2] == curve for cell in self.seen)
             require(not told, "no curve where there are points")
-            self.waiting = {cell for cell in self.waiting if cell[:2] != curve}
+            self.asked = {cell for cell in self.asked if cell[:2] != curve}
+            self.waiting &= self.asked
             self.curves.discard(curve)
         if said.units:
             self.listener.remarks(list(said.units))
@@ -169,12 +179,35 @@ class CurveReader:
         if measured:
             self.listener.points(measured)
 
+    def _preview(self, said: PreviewSaid) -> None:
+        """Points of the first samples, whose estimates rest on the dense network's on the same."""
+        require(self.found is None, "a preview after the baseline")
+        said.dense.check(PREVIEW_AT_MOST, self.kind)
+        said.strata.check(self.wanted.samples)
+        dense = Dense(
+            said.dense.kind,
+            said.dense.samples,
+            said.dense.accuracy,
+            said.dense.loss,
+            said.dense.metrics_json(),
+            Strata.of(said.strata.model_dump()),
+        )
+        for point in said.points:
+            same = point.figures.samples == said.dense.samples
+            require(same and not point.settled, "a preview of other samples")
+        found = BaselineFound(said.dense, dense, None, 0)
+        measured = [self._point(point, found) for point in said.points]
+        # Their sums are of no stratum, so that nothing can be computed from them later.
+        measured = [replace(each, facts=each.facts._replace(sums=None)) for each in measured]
+        if measured:
+            self.listener.points(measured)
+
     def _point(self, said: PointSaid, found: BaselineFound) -> Measured:
         cell = (said.unit, said.criterion, said.level)
         self._admit(cell)
         figures, samples = said.figures, self.wanted.samples
         whole = figures.samples == samples
-        require(figures.of in (None, samples), "a point of another split")
+        require(figures.whole in (None, samples), "a point of another split")
         size = self.wanted.sizes[said.unit]
         asked = removed_count(to_sparsity(said.level), size)
         removed = asked if said.removed is None else said.removed
@@ -221,7 +254,7 @@ class CurveReader:
 
     def _admit(self, cell: Cell) -> None:
         """Raises ChildMalformed for a cell that may not be told."""
-        if cell in self.waiting or cell in self.seen:
+        if cell in self.asked or cell in self.seen:
             return
         unit, criterion, level = cell
         mine = (unit, criterion) in self.curves and 0 < level < LEVEL_SCALE

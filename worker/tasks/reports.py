@@ -240,7 +240,7 @@ class BaselineSaid(Figures):
     `members`: the stratum of each sample of the stream, a byte each, deflated.
     """
 
-    of: Count | None = None
+    whole: Count | None = Field(None, alias="of")
     strata: StrataSaid | None = None
     members: Packed | None = None
     outcome: Packed | None = None
@@ -248,9 +248,9 @@ class BaselineSaid(Figures):
 
 
 class PointFigures(Figures):
-    """Of the samples seen; `of`: those of the split."""
+    """Of the samples seen; `whole`, told as `of`: those of the split."""
 
-    of: Count | None = None
+    whole: Count | None = Field(None, alias="of")
 
 
 class PointSaid(Report):
@@ -270,6 +270,14 @@ class PointSaid(Report):
 
 
 class PointsSaid(Report):
+    points: Annotated[list[PointSaid], Field(max_length=100_000)]
+
+
+class PreviewSaid(Report):
+    """Points before anything is known of the split, beside the dense network on their samples."""
+
+    dense: Figures
+    strata: StrataSaid
     points: Annotated[list[PointSaid], Field(max_length=100_000)]
 
 
