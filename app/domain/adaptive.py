@@ -89,13 +89,14 @@ class Strata:
     drop: samples / answers, 1 where a sample has one answer. `score`: `answers` where the drop is
     one of the share of right answers, `loss` where it is the rise of the mean loss times
     `loss_scale` (1 in nats for language modelling; 1 / variance of the labels for regression, so
-    that a drop is one of R²).
+    that a drop is one of R²). `mark`: a number that streams of another order don't have.
     """
 
     sizes: tuple[int, ...]
     scale: float = 1.0
     score: str = "answers"
     loss_scale: float = 1.0
+    mark: int = 0
 
     @property
     def samples(self) -> int:
@@ -107,12 +108,13 @@ class Strata:
             "scale": self.scale,
             "score": self.score,
             "loss_scale": self.loss_scale,
+            "mark": self.mark,
         }
 
     @classmethod
     def of(cls, said: Mapping[str, Any]) -> Strata:
         sizes = tuple(int(size) for size in said["sizes"])
-        return cls(sizes, said["scale"], said["score"], said["loss_scale"])
+        return cls(sizes, said["scale"], said["score"], said["loss_scale"], said.get("mark", 0))
 
 
 def _zeros() -> Numbers:

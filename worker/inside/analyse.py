@@ -15,7 +15,8 @@ from app.domain.adaptive import Goal
 from app.domain.errors import InvalidInput
 from worker.engine.cell_run import CellRun
 from worker.engine.curves import CurveEngine, Finding
-from worker.engine.flow_options import FlowOptions
+from worker.engine.finding_facts import remark_on
+from worker.engine.flow_options import for_analyses
 from worker.engine.objectives import ByClass
 from worker.engine.recalibration import has_batch_norm
 from worker.engine.search import GridSearch, KneeSearch, RefiningSearch, Search
@@ -26,8 +27,6 @@ from worker.inside.opening import Opened, open_both
 
 TELL_SECONDS = 0.1
 TELL_AT_ONCE = 200
-NOTHING_REMOVED = "Nothing removed."
-NOT_FINITE = "With these weights removed, outputs are NaN or infinite."
 
 
 def run(job: InsideJob) -> dict[str, Any]:
@@ -102,7 +101,7 @@ def engine_of(opened: Opened, arguments: Mapping[str, Any]) -> CurveEngine:
         threads=arguments["threads"],
         train=train,
         recalibrated=arguments["recalibrate"] and has_batch_norm(opened.model),
-        options=FlowOptions(precision=arguments["precision"], fuse=True),
+        options=for_analyses(arguments["precision"]),
         at_random=arguments["method"] == "sequence",
     )
 
@@ -152,7 +151,7 @@ def tell_baseline(job: InsideJob, engine: CurveEngine, confidence: float) -> Non
     members = stream.members.astype(np.uint8).tobytes()
     said = figures(dense, confidence) | {
         "of": dense.samples,
-        "strata": stream.strata.as_json(),
+        "strata": stream.strata.as_json() | {"mark": stream.mark},
         "members": packed(members),
         "outcome": None if hits is None else packed(hits.packed),
         "by_class": classes(dense.by_class),
@@ -224,7 +223,7 @@ class Teller:
             "figures": figures(found, self.confidence) | {"of": finding.of},
             "sums": None if finding.whole is not None else run.sums.as_json(),
             "settled": finding.settled,
-            "remark": self.remark_on(finding),
+            "remark": remark_on(self.engine, finding),
         }
         if finding.settled:
             hits = self.engine.dense_hits if run.removed == 0 else run.hits
@@ -232,10 +231,3 @@ class Teller:
             said["by_class"] = classes(found.by_class)
             said["state"] = None if finding.whole is not None else self.engine.packed_state(run)
         return said
-
-    def remark_on(self, finding: Finding) -> str | None:
-        if finding.run.removed == 0:
-            return NOTHING_REMOVED
-        if finding.raw.loss is None:
-            return NOT_FINITE
-        return self.engine.remark_on(finding.run.unit, finding.run.criterion)

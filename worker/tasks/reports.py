@@ -180,6 +180,7 @@ class StrataSaid(Report):
     scale: NotNegative
     score: Literal["answers", "loss"]
     loss_scale: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    mark: Count = 0
 
     def check(self, samples: int) -> None:
         require(sum(self.sizes) == samples, "strata of another split")
