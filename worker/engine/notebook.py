@@ -31,7 +31,7 @@ from worker.engine.criteria import get_criterion
 from worker.engine.curves import CurveEngine, Finding, stricter
 from worker.engine.finding_facts import dense_of, facts_of, preview_dense_of
 from worker.engine.fit import check_fit
-from worker.engine.flow_options import FlowOptions
+from worker.engine.flow_options import for_analyses
 from worker.engine.formats.datasets import inspect_dataset, open_dataset
 from worker.engine.from_loader import gather, write_dataset
 from worker.engine.from_module import canonical_form
@@ -109,7 +109,7 @@ class Sensitivity:
             threads=threads,
             train=self._dataset.split("train") if "train" in wanted else None,
             recalibrated=recalibrate_batch_norm and has_batch_norm(model),
-            options=FlowOptions(precision=self.evaluation["precision"], fuse=True),
+            options=for_analyses(self.evaluation["precision"]),
             at_random=self.evaluation["method"] == "sequence",
         )
         self._sharpenings: list[JSON] = []
