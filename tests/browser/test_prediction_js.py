@@ -118,6 +118,12 @@ def test_deviation_of_a_paired_difference(page: Page) -> None:
     assert call(page, "pairedDeviation", cases) == pytest.approx(expected, abs=TOLERANCE)
 
 
+def test_deviation_behind_an_interval_of_any_confidence(page: Page) -> None:
+    cases = [[0.1, 0.3, c] for c in (0.6, 0.8, 0.9, 0.95, 0.99, 0.999, 0.99999)]
+    expected = [unpaired_point(0.5, 0.2, *case).deviation for case in cases]
+    assert call(page, "intervalDeviation", cases) == pytest.approx(expected, rel=1e-9)
+
+
 def test_interpolation(page: Page) -> None:
     rng = random.Random(4)
     cases = []

@@ -57,6 +57,10 @@ def table(page: Page) -> list[str]:
     return page.locator("#numbers-body tr").all_inner_texts()
 
 
+def units_of(page: Page) -> list[str]:
+    return page.evaluate("[...document.querySelectorAll('#layers tr')].map((r) => r.dataset.unit)")
+
+
 def points_of(client: Client, analysis_id: int) -> dict[tuple[str, float], dict[str, Any]]:
     curves = client.call("GET", f"/api/analyses/{analysis_id}")["curves"]
     return {(c["unit"], p["sparsity"]): p for c in curves for p in c["points"]}
@@ -168,6 +172,12 @@ def test_two_criteria_over_each_other_and_the_best_of_each_layer(
     thresholds = ",".join(["80"] * 7)
     page.goto(f"{server.url}/analyses/{analysis_id}?unit={UNIT}&compare=fisher&t={thresholds}")
     expect(page.locator("#curves .points path")).to_have_count(2 * len(GRID))
+    # The page predicts from parts of the split what the server predicts.
+    body = {"analysis_id": analysis_id, "sparsities": dict.fromkeys(units_of(page), 0.8)}
+    predicted = client.call("POST", "/api/plans", json=body)["predicted"]
+    expect(page.locator("#k-pred")).to_have_text(f"{100 * predicted['accuracy']:.1f}")
+    half = max(predicted["high"] - predicted["accuracy"], predicted["accuracy"] - predicted["low"])
+    expect(page.locator("#k-pred-s")).to_contain_text(f"{100 * half:.1f}")
     page.get_by_role("tab", name="Best per layer").click()
     items = client.call("GET", f"/api/analyses/{analysis_id}/comparison")["items"]
     at = {item["unit"]: item for item in items if item["sparsity"] == 0.8}

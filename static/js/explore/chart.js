@@ -66,7 +66,7 @@ export class Chart {
     const { yard } = store;
     let lowest = yard.baseline;
     let highest = yard.baseline;
-    for (const points of store.curves.values()) {
+    for (const points of [...store.curves.values(), store.overlaid(store.selected)]) {
       for (const { value } of points) {
         if (value < lowest) lowest = value;
         if (value > highest) highest = value;

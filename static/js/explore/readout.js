@@ -1,11 +1,11 @@
 // The line above the chart: what the selected layer does at its threshold, and how well that is known.
 
 import { $, h } from "../dom.js";
-import { number, percent, plural } from "../format.js";
+import { number, percent, plural, SPACE } from "../format.js";
 import { removedCount } from "./prediction.js";
 import { collapse, readAt, readKnee } from "./reading.js";
 import { isPreview, isWhole, samplesWords, sharpness } from "./sharpness.js";
-import { toSparsity } from "./store.js";
+import { toLevel, toPercent, toSparsity } from "./store.js";
 
 const QUIET = 400;
 
@@ -49,7 +49,7 @@ function parts(store) {
   } else result.push(h("span", {}, "nothing removed"));
   const found = store.knee(unit.id);
   if (found && found.achieved !== 0) {
-    result.push(h("span", {}, "knee at ", bold(percent(found.sparsity, found.sparsity * 100 % 1 ? 1 : 0)),
+    result.push(h("span", {}, "knee at ", bold(`${toPercent(toLevel(found.sparsity))}${SPACE}%`),
       `: ${store.dropWords(found)}`));
     return result;
   }

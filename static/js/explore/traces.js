@@ -25,7 +25,7 @@ export function tracesOf(store, { unit, clampUnit }) {
     ...bands(store, chosen, clampUnit),
     ...fitted(store, unit),
     ...overlay(second, store, unit, clampUnit),
-    whiskers(chosen, clampUnit, 1.5),
+    whiskers(store, chosen, clampUnit, 1.5),
     ...lines(chosen, store, unit),
     marks(chosen, unit),
     ...knees(store, unit),
@@ -81,16 +81,21 @@ function context(store, unit) {
   ];
 }
 
-/** The intervals of whole points, joined where they are neighbours; dense itself is whole. */
-function bands(store, points, clampUnit) {
-  if (!store.hasIntervals) return [];
+/** Whole points that are neighbours, in runs; dense itself is whole, and the start of the first. */
+function wholeRuns(store, points) {
   const dense = store.metric.of(store.baseline);
-  const { baseline } = store.yard;
-  const runs = [[{ sparsity: 0, value: baseline, low: dense.low, high: dense.high }]];
+  const runs = [[{ sparsity: 0, value: store.yard.baseline, low: dense.low, high: dense.high }]];
   for (const point of points) {
     if (sharpness(point) === "whole") runs.at(-1).push(point);
     else if (runs.at(-1).length) runs.push([]);
   }
+  return runs;
+}
+
+/** The intervals of whole points, joined where they are neighbours. */
+function bands(store, points, clampUnit) {
+  if (!store.hasIntervals) return [];
+  const runs = wholeRuns(store, points);
   const edge = (run, key) => run.map((p) => clampUnit(p[key] ?? p.value));
   return runs.filter((run) => run.length > 1).flatMap((run) => {
     const x = run.map((p) => p.sparsity * 100);
@@ -102,12 +107,13 @@ function bands(store, points, clampUnit) {
   });
 }
 
-/** The interval of each point that only a part of the split stands for. */
-function whiskers(points, clampUnit, width, opacity = 0.55) {
+/** The interval of each point that no band shows; `all` where there is no band. */
+function whiskers(store, points, clampUnit, width, opacity = 0.55, all = false) {
+  const banded = new Set(all ? [] : wholeRuns(store, points).filter((run) => run.length > 1).flat());
   const x = [];
   const y = [];
   for (const point of points) {
-    if (sharpness(point) === "whole" || !Number.isFinite(point.low)) continue;
+    if (banded.has(point) || !Number.isFinite(point.low)) continue;
     x.push(point.sparsity * 100, point.sparsity * 100, null);
     y.push(clampUnit(point.low), clampUnit(point.high), null);
   }
@@ -143,7 +149,7 @@ function overlay(points, store, unit, clampUnit) {
   const x = points.map((p) => p.sparsity * 100);
   const y = points.map((p) => unit(p.value));
   return [
-    whiskers(points, clampUnit, 1, 0.35),
+    whiskers(store, points, clampUnit, 1, 0.35, true),
     { ...BASE, x: [0, ...x], y: [unit(store.yard.baseline), ...y], line: { color: accent, width: 1 } },
     { ...BASE, mode: "markers", x, y, marker: {
       size: points.map((p) => SIZES[sharpness(p)]), color: token("paper"),
