@@ -12,11 +12,15 @@ import click
 from app.commandline import (
     ReadableErrors,
     data_options,
+    evaluation_from,
+    evaluation_options,
     parse_numbers,
     parse_object,
+    parse_words,
     settings_from,
 )
 from app.domain.metrics import Task
+from app.domain.words import Priority
 
 
 @click.group(cls=ReadableErrors)
@@ -41,6 +45,11 @@ def main() -> None:
 @click.option("--max-upload-bytes", type=click.IntRange(1), help="Largest upload that is taken.")
 @click.option("--device", help="auto, cpu, cuda or cuda:N.")
 @click.option("--allowed-host", "allowed_hosts", multiple=True, help="A further name of this host.")
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 64),
+    help="Children that a worker computes one analysis with; default: its share of the cores.",
+)
 @click.option("--lease-seconds", type=float, hidden=True)
 def serve(workers: int, allowed_hosts: tuple[str, ...], **flags: Any) -> None:
     """Migrate the database, start the web server and its workers, print the sign-in link.
@@ -104,6 +113,18 @@ def hand_over(command: str, arguments: tuple[str, ...]) -> None:
 @click.option(
     "--sparsities", help="For example 0.1,0.5,0.9; default: 0.05 to 0.95 in steps of 0.05."
 )
+@click.option("--criteria", help="For example magnitude,wanda; default: magnitude.")
+@evaluation_options
+@click.option(
+    "--recalibrate-batch-norm",
+    is_flag=True,
+    help="Re-estimate batch-norm statistics on the train split for every point.",
+)
+@click.option(
+    "--priority",
+    type=click.Choice([each.value for each in Priority]),
+    help="Whose turn is first; default: normal.",
+)
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Show progress to the end.")
 def push(
     model: Path,
@@ -117,13 +138,18 @@ def push(
     task: str | None,
     options: str | None,
     sparsities: str | None,
+    criteria: str | None,
+    recalibrate_batch_norm: bool,
+    priority: str | None,
     wait: bool,
+    **evaluation: Any,
 ) -> None:
     """Upload a model and a data set, start an analysis, print its link.
 
     \b
     Example:
       prunescope push resnet20.pt2 cifar10.npz --sparsities 0.2,0.4,0.6,0.8
+      prunescope push resnet20.pt2 cifar10.npz --criteria magnitude,wanda --half-width 0.005
       prunescope push resnet18.safetensors birds.zip \\
           --architecture timm:resnet18 --architecture-args '{"num_classes": 200}' \\
           --options '{"preset": "imagenet", "size": 224}'
@@ -137,6 +163,10 @@ def push(
         "task": task,
         "options": parse_object(options, "--options") or None,
         "sparsities": parse_numbers(sparsities),
+        "criteria": parse_words(criteria),
+        "evaluation": evaluation_from(evaluation) or None,
+        "recalibrate_batch_norm": recalibrate_batch_norm,
+        "priority": priority,
     }
     with Client(url, token or local_token(data_dir)) as client:
         analysis = client.push_files(model, dataset, name=name, report=echo_progress, **said)

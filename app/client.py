@@ -60,6 +60,8 @@ class Analysis:
             state = self.get()
             progress = state["progress"] or {}
             text = f"{progress.get('done') or 0:.0f} of {progress.get('total') or 0:.0f} points"
+            if samples := progress.get("samples"):
+                text += f", {samples:,} samples"
             if text != last and state["status"] == "running":
                 report(text)
                 last = text
@@ -76,9 +78,37 @@ class Analysis:
                 raise RequestFailed("The analysis is still running.", "Wait longer.")
             time.sleep(POLL_SECONDS)
 
-    def curves(self) -> dict[str, list[dict[str, Any]]]:
-        """`{unit: [{sparsity, achieved, accuracy, loss, low, high, samples, flips, metrics}]}`."""
-        return {curve["unit"]: curve["points"] for curve in self.get()["curves"]}
+    def curves(self, criterion: str | None = None) -> dict[str, list[dict[str, Any]]]:
+        """`{unit: [{sparsity, achieved, accuracy, low, high, samples, of, drop, …}]}`.
+
+        Of the first criterion of the analysis unless another is named.
+        """
+        found = self.get()
+        chosen = criterion or found["criteria"][0]
+        return {
+            curve["unit"]: curve["points"]
+            for curve in found["curves"]
+            if curve["criterion"] == chosen
+        }
+
+    def sharpen(
+        self,
+        *,
+        units: Sequence[str] | None = None,
+        sparsities: tuple[float, float] | None = None,
+        half_width: float | None = None,
+        exact: bool = False,
+    ) -> Analysis:
+        """Have some points, or all, measured more sharply; `wait` then waits for them."""
+        said = {"units": units, "sparsities": sparsities, "half_width": half_width}
+        body: dict[str, Any] = {
+            name: list(value) if isinstance(value, Sequence) else value
+            for name, value in said.items()
+            if value is not None
+        }
+        body["exact"] = exact
+        self.client.call("POST", f"/api/analyses/{self.id}/sharpen", json=body)
+        return self
 
 
 class Client:
@@ -137,6 +167,10 @@ class Client:
         task: str | None = None,
         options: Mapping[str, Any] | None = None,
         sparsities: Sequence[float] | None = None,
+        criteria: Sequence[str] | None = None,
+        evaluation: Mapping[str, Any] | None = None,
+        recalibrate_batch_norm: bool = False,
+        priority: str | None = None,
         report: Report = quiet,
     ) -> Analysis:
         """Export a network, upload it with a data set, and start an analysis.
@@ -144,7 +178,8 @@ class Client:
         `model` is an `nn.Module` (left in the mode it was in), `example_inputs` one tensor or a
         tuple of them with a batch of at least 2, `dataset` a file or a dict of the arrays (or
         tensors) that the contract names (`x`, `y`, or `x_tune`, `y_tune`, …), `task` what it is for
-        (`classification`, `regression`, `language-modelling`), `options` how it is to be read.
+        (`classification`, `regression`, `language-modelling`), `options` how it is to be read; the
+        rest as `analyse`.
 
         Raises InvalidInput before anything is sent, RequestFailed for what the server says.
         """
@@ -160,6 +195,10 @@ class Client:
                 task=task,
                 options=options,
                 sparsities=sparsities,
+                criteria=criteria,
+                evaluation=evaluation,
+                recalibrate_batch_norm=recalibrate_batch_norm,
+                priority=priority,
                 report=report,
             )
 
@@ -173,13 +212,14 @@ class Client:
         architecture_args: Mapping[str, Any] | None = None,
         task: str | None = None,
         options: Mapping[str, Any] | None = None,
-        sparsities: Sequence[float] | None = None,
         report: Report = quiet,
+        **asked: Any,
     ) -> Analysis:
         """Upload two files, wait until both are ready, start an analysis.
 
         `architecture` (`timm:resnet18`, `transformers:bert`) and its arguments belong to a `model`
-        that holds weights only; `task` and `options` say how `dataset` is to be read.
+        that holds weights only; `task` and `options` say how `dataset` is to be read; `asked` as
+        `analyse` takes it.
         """
         said = {"architecture": architecture, "architecture_args": architecture_args}
         model_id = self.upload("models", model, name=name, said=said, report=report)
@@ -187,7 +227,7 @@ class Client:
         dataset_id = self.upload("datasets", dataset, said=said, report=report)
         self.wait_ready("models", model_id, report=report)
         self.wait_ready("datasets", dataset_id, report=report)
-        return self.analyse(model_id, dataset_id, sparsities=sparsities)
+        return self.analyse(model_id, dataset_id, **asked)
 
     def upload(
         self,
@@ -228,11 +268,30 @@ class Client:
             time.sleep(POLL_SECONDS)
 
     def analyse(
-        self, model_id: int, dataset_id: int, *, sparsities: Sequence[float] | None = None
+        self,
+        model_id: int,
+        dataset_id: int,
+        *,
+        sparsities: Sequence[float] | None = None,
+        criteria: Sequence[str] | None = None,
+        evaluation: Mapping[str, Any] | None = None,
+        recalibrate_batch_norm: bool = False,
+        priority: str | None = None,
     ) -> Analysis:
-        body: dict[str, Any] = {"model_id": model_id, "dataset_id": dataset_id}
-        if sparsities is not None:
-            body["sparsities"] = list(sparsities)
+        """Start an analysis of an uploaded model on an uploaded data set.
+
+        `criteria` by name (GET /api/criteria), `evaluation` as the API takes it, for example
+        `{"mode": "exact"}` or `{"half_width": 0.005}`; None leaves things to the server.
+        """
+        said = {
+            "sparsities": None if sparsities is None else list(sparsities),
+            "criteria": None if criteria is None else list(criteria),
+            "evaluation": None if evaluation is None else dict(evaluation),
+            "recalibrate_batch_norm": recalibrate_batch_norm or None,
+            "priority": priority,
+        }
+        body = {name: value for name, value in said.items() if value is not None}
+        body |= {"model_id": model_id, "dataset_id": dataset_id}
         return Analysis(self, self.call("POST", "/api/analyses", json=body)["id"])
 
     def _dataset_file(self, dataset: str | Path | Mapping[str, np.ndarray], folder: Path) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from app.domain.errors import PrunescopeError
+from app.domain.evaluation_checks import MAX_REFINE, faults_of
+from app.domain.goals import DEFAULT_EVALUATION, METHODS, MODES, PRECISIONS
 from app.settings import Settings
 
 
@@ -58,6 +60,54 @@ def data_options(function: Callable[..., Any]) -> Callable[..., Any]:
     ):
         function = option(function)
     return function
+
+
+def evaluation_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """How much each point is measured; whatever is not said is left to the server."""
+    options = (
+        click.option(
+            "--evaluation",
+            "mode",
+            type=click.Choice(MODES),
+            help="adaptive (default): samples until each drop is known well enough. exact: all "
+            "samples. knee: only the largest sparsity of each layer within the tolerance.",
+        ),
+        click.option("--half-width", type=float, help="How wide to each side; default 0.01."),
+        click.option("--relative", type=float, help="Or this share of the drop; default 0.1."),
+        click.option("--confidence", type=float, help="Of all intervals; default 0.95."),
+        click.option("--tolerance", type=float, help="The drop that is tolerated; default 0.01."),
+        click.option("--method", type=click.Choice(METHODS), help="Default: looks."),
+        click.option("--precision", type=click.Choice(PRECISIONS), help="Default: float32."),
+        click.option(
+            "--refine",
+            type=click.IntRange(0, MAX_REFINE),
+            help="Further sparsities a layer, around the tolerated drop; default 0.",
+        ),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+EVALUATION_FLAGS = tuple(DEFAULT_EVALUATION)
+
+
+def evaluation_from(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """What the `evaluation_options` say. Raises UsageError for numbers that make no sense."""
+    said = {name: flags[name] for name in EVALUATION_FLAGS if flags.get(name) is not None}
+    for name, fault in faults_of(said).items():
+        raise click.UsageError(f"--{name.replace('_', '-')}: {fault}")
+    return said
+
+
+def parse_words(text: str | None) -> list[str] | None:
+    """`"magnitude,wanda"` as a list. Raises UsageError unless there is a word."""
+    if text is None:
+        return None
+    words = [part.strip() for part in text.split(",") if part.strip()]
+    if not words:
+        raise click.UsageError(f"{text!r} is no list of names such as magnitude,wanda.")
+    return words
 
 
 def parse_numbers(text: str | None) -> list[float] | None:

@@ -62,6 +62,28 @@ def test_sparsities_that_make_no_sense_are_wrong_use(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("--half-width=0", "--half-width"),
+        ("--half-width=wide", "--half-width"),
+        ("--confidence=1", "--confidence"),
+        ("--confidence=0.2", "between 0.5 and 1"),
+        ("--relative=-1", "--relative"),
+        ("--tolerance=2", "--tolerance"),
+        ("--evaluation=guess", "adaptive"),
+        ("--precision=int8", "float32"),
+        ("--refine=99", "--refine"),
+        ("--criteria=,", "magnitude,wanda"),
+        ("--priority=urgent", "normal"),
+    ],
+)
+def test_a_push_that_makes_no_sense_is_wrong_use(sample, flag: str, said: str) -> None:
+    """Said before anything is uploaded: nobody listens at this address."""
+    files = (sample.model_path, sample.dataset_path)
+    refused(run("push", *files, "--url", "http://127.0.0.1:9", "--token=t", flag), 2, said)
+
+
 def test_a_criterion_that_is_not_there_is_wrong_use(tmp_path: Path, sample) -> None:
     ended = run(
         *("analyse", sample.model_path, sample.dataset_path),
