@@ -29,7 +29,7 @@ def many(
 def write_many(sample: Sample, folder: Path, samples: int = TUNE) -> tuple[Path, Path]:
     """Paths of the model and of the larger data set."""
     data = folder / "many.npz"
-    np.savez(data, **many(sample.arrays, samples))
+    np.savez(data, allow_pickle=False, **many(sample.arrays, samples))
     return sample.model_path, data
 
 

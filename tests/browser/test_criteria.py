@@ -38,11 +38,11 @@ def marks(page: Page) -> list[JSON]:
 
 
 def curve_widths(page: Page) -> list[float]:
-    """Of the unbroken lines in the colour of the selection; intervals are many short ones."""
+    """Of the curves in the colour of the selection; an interval is a line of one piece."""
     return page.evaluate(
         "[...document.querySelectorAll('#curves .js-line')]"
         ".filter((line) => line.style.stroke === 'rgb(43, 79, 212)')"
-        ".filter((line) => line.getAttribute('d').split('M').length === 2)"
+        ".filter((line) => line.getAttribute('d').split('L').length > 2)"
         ".map((line) => parseFloat(line.style.strokeWidth))"
     )
 

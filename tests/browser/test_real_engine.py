@@ -13,7 +13,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 from app.client import Client
 from tests.browser.looking import accessible
 from tests.browser.many_digits import TUNE, write_dead, write_many
-from tests.support.live import LiveServer, finished, live_server
+from tests.support.live import LiveServer, finished, live_server, until
 from tests.support.sample import Sample
 
 pytestmark = pytest.mark.browser
@@ -136,12 +136,8 @@ def test_a_paused_analysis_rests_and_goes_on(
     page.get_by_label("Pause the analysis").click()
     expect(page.locator("#run-word")).to_have_text("paused")
     job = client.call("GET", f"/api/analyses/{analysis_id}")["job_id"]
-    for _ in range(100):
-        resting = client.call("GET", f"/api/jobs/{job}")
-        if resting["state"] == "queued":
-            break
-        page.wait_for_timeout(50)
-    assert (resting["state"], resting["paused"]) == ("queued", True)
+    until(lambda: client.call("GET", f"/api/jobs/{job}")["state"] == "queued", seconds=10)
+    assert client.call("GET", f"/api/jobs/{job}")["paused"]
     kept = points_of(client, analysis_id)
     assert kept
     page.reload()
