@@ -53,9 +53,9 @@ class Subject:
 
         sizes = unit_sizes(self.model)
         if self.experiment is None or self.run is None:
-            return Pruning.of_plan(sizes, self.plan, self.analysis.seed)
+            return Pruning.of_plan(sizes, self.plan, self.analysis)
         seed = self.experiment.settings["seed"]
-        return Pruning.of_run(self.run.name, sizes, self.plan, self.analysis.seed, seed)
+        return Pruning.of_run(self.run.name, sizes, self.plan, self.analysis, seed)
 
     def removed(self) -> dict[str, int]:
         """Entries that left each unit."""

@@ -45,6 +45,7 @@ def recipe_document(
         "granularity": analysis.granularity,
         "criterion": plan.criterion if run is None or is_plan else run.name,
         "seed": analysis.seed,
+        "recalibrate_batch_norm": analysis.recalibrate_batch_norm,
         "plan": {"id": plan.id, "name": plan.name},
         "sparsity": pruning.sparsity(removed),
         "units": [

@@ -97,10 +97,12 @@ def retrain(
     resume_from: Path | None = None,
     on_epoch: Callable[[EpochResult], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
+    after_pruning: Callable[[CanonicalModel], object] | None = None,
 ) -> RetrainResult:
     """Prunes the dense `model` with `masks` and trains it on `train`, judged on `tune`.
 
-    Where the masks bring new weights, training starts from these.
+    Where the masks bring new weights, training starts from these. `after_pruning` may change the
+    network in place before that, by re-estimating its batch norms, say.
 
     SGD with Nesterov momentum 0.9, weight decay 1e-4 on matrices and kernels, the loss of the
     objective, 10 % warm-up then linear to zero. Masks are applied again after every optimiser step,
@@ -128,7 +130,7 @@ def retrain(
             for result in run.history:
                 report(result)
         else:
-            run.begin()
+            run.begin(after_pruning)
             run.save(save_to)
             report(run.history[0])
         while run.epoch < settings.epochs:
@@ -170,10 +172,12 @@ class _Run:
         self.best_epoch = 0
         self.best: dict[str, Tensor] = {}
 
-    def begin(self) -> None:
+    def begin(self, after_pruning: Callable[[CanonicalModel], object] | None = None) -> None:
         """Prunes, evaluates, and finds the learning rate."""
         change, sparsity = weight_change(self.model, self.masks)
         self.masks.prune_(self.model)
+        if after_pruning is not None:
+            after_pruning(self.model)
         self._record(None, 0.0)
         if self.settings.learning_rate is not None:
             self.peak = self.settings.learning_rate

@@ -8,7 +8,13 @@ from worker.engine.evaluation import dense_predictions, evaluate
 from worker.inside.figures import figures
 from worker.inside.job import InsideJob
 from worker.inside.opening import open_both
-from worker.inside.pruning import learning_split, masks_of, pruned_network
+from worker.inside.pruning import (
+    dense_network,
+    learning_split,
+    masks_of,
+    norms_of,
+    pruned_network,
+)
 
 
 def run(job: InsideJob) -> dict[str, Any]:
@@ -21,13 +27,15 @@ def run(job: InsideJob) -> dict[str, Any]:
     pruning = job.arguments["pruning"]
     train = learning_split(opened.dataset, pruning)
     masks = masks_of(opened.model, opened.units, pruning, train, job)
-    dense = dense_predictions(
-        opened.model,
-        split,
-        on_progress=lambda fraction: tell_progress(job, fraction / 2),
-        should_stop=job.should_stop,
-    )
-    with pruned_network(opened.model, masks) as network:
+    norms = norms_of(job, opened.dataset, pruning)
+    with dense_network(opened.model, norms) as network:
+        dense = dense_predictions(
+            network,
+            split,
+            on_progress=lambda fraction: tell_progress(job, fraction / 2),
+            should_stop=job.should_stop,
+        )
+    with pruned_network(opened.model, masks, norms) as network:
         pruned = evaluate(
             network,
             split,

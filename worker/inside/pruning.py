@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from app.domain.errors import NotFound
@@ -16,6 +17,7 @@ from worker.engine.criteria import get_criterion
 from worker.engine.formats.datasets import Dataset, Split
 from worker.engine.graph import CanonicalModel
 from worker.engine.masks import MaskSet
+from worker.engine.recalibration import Statistics, recalibrate
 from worker.engine.units import Unit
 from worker.inside.job import InsideJob
 
@@ -59,13 +61,42 @@ def train_of(dataset: Dataset) -> Split | None:
         return None
 
 
+@dataclass(frozen=True)
+class Norms:
+    """Batch norms re-estimated as in the plan's analysis; they stay as they are without `train`."""
+
+    train: Split | None
+    seed: int
+    job: InsideJob
+
+    def re_estimated(self, model: CanonicalModel) -> Statistics:
+        """Estimate them in the network as it is now; what comes back is in force."""
+        if self.train is None:
+            return Statistics([], [])
+        return recalibrate(model, self.train, seed=self.seed, should_stop=self.job.should_stop)
+
+
+def norms_of(job: InsideJob, dataset: Dataset | None, pruning: Mapping[str, Any]) -> Norms:
+    """What the argument `pruning` asks of batch norms. Raises NotFound without training samples."""
+    seed = pruning.get("calibration_seed")
+    if seed is None or dataset is None:
+        return Norms(None, 0, job)
+    return Norms(dataset.split(SplitName.TRAIN), seed, job)
+
+
 @contextmanager
-def pruned_network(model: CanonicalModel, masks: MaskSet) -> Iterator[CanonicalModel]:
+def dense_network(model: CanonicalModel, norms: Norms) -> Iterator[CanonicalModel]:
+    """The dense network as the plan's analysis saw it, for the time of a block."""
+    with norms.re_estimated(model):
+        yield model
+
+
+@contextmanager
+def pruned_network(model: CanonicalModel, masks: MaskSet, norms: Norms) -> Iterator[CanonicalModel]:
     """The network as it is with a plan's weights gone, for the time of a block.
 
-    What is measured inside is what a checkpoint holds. Every weight has its old bits back at the
-    end.
+    What is measured inside is what a checkpoint holds. Every weight and statistic has its old bits
+    back at the end.
     """
-    with masks.applied(model):
-        # The place for what else follows from the pruning: batch-norm statistics taken anew.
+    with masks.applied(model), norms.re_estimated(model):
         yield model

@@ -14,7 +14,7 @@ from worker.engine.train_state import put_back
 from worker.inside.figures import epoch_figures, figures
 from worker.inside.job import InsideJob
 from worker.inside.opening import open_both
-from worker.inside.pruning import learning_split, masks_of, pruned_network
+from worker.inside.pruning import learning_split, masks_of, norms_of, pruned_network
 
 BEST = "best.safetensors"
 
@@ -44,7 +44,8 @@ def run(job: InsideJob) -> dict[str, Any]:
         job.tell("dense", {"figures": figures(evaluation), "latency_ms": latency})
     learnt_from = learning_split(opened.dataset, arguments["pruning"])
     masks = masks_of(model, opened.units, arguments["pruning"], learnt_from, job)
-    with pruned_network(model, masks) as network:
+    norms = norms_of(job, opened.dataset, arguments["pruning"])
+    with pruned_network(model, masks, norms) as network:
         before = evaluate(network, final, should_stop=job.should_stop)
     job.tell("pruned", {"removed": masks.removed(), "figures": figures(before)})
     result = retrain_model(
@@ -57,6 +58,7 @@ def run(job: InsideJob) -> dict[str, Any]:
         save_to=job.folder / "state",
         on_epoch=lambda epoch: tell_epoch(job, epoch),
         should_stop=job.should_stop,
+        after_pruning=norms.re_estimated,
     )
     put_back(model.state_dict(), result.best_state)
     after = evaluate(model, final, should_stop=job.should_stop)

@@ -175,7 +175,7 @@ class Walls:
         raise AssertionError
 
     def twin(self) -> Walls:
-        """More walls of the same kind, for a child beside this one's, with a zygote of their own."""
+        """More walls of the same kind for a child beside this one's, with their own zygote."""
         return Walls(
             self._arena.parent,
             threads=self._threads,

@@ -32,7 +32,7 @@ def measure(context: JobContext) -> None:
         return
     uploads.require_network(model)
     size = uploads.split_size(dataset, split)
-    pruning = Pruning.of_plan(uploads.unit_sizes(model), plan, analysis.seed)
+    pruning = Pruning.of_plan(uploads.unit_sizes(model), plan, analysis)
 
     def hear(kind: str, body: Mapping[str, Any], folder: Path) -> None:
         if kind != "progress":

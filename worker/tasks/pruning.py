@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from app.criteria import known_criteria
 from app.domain.errors import InvalidInput
 from app.domain.levels import removed_count, to_level, to_sparsity
-from app.store.tables import Plan
+from app.store.tables import Analysis, Plan
 from worker.tasks.reports import require
 
 PLAN_RUN = "plan"
@@ -21,6 +21,8 @@ class Pruning:
     """One way of pruning a network. `sizes`: its prunable units and how many weights each has.
 
     `baseline` names a simpler way of removing as many weights in all as `sparsities` do.
+    `calibration_seed`: of the draw of training samples that batch norms are re-estimated from after
+    the pruning, as in the analysis; None leaves them as they are.
     """
 
     sizes: Mapping[str, int]
@@ -28,22 +30,29 @@ class Pruning:
     criterion: str
     seed: int
     baseline: str | None = None
+    calibration_seed: int | None = None
 
     @classmethod
-    def of_plan(cls, sizes: Mapping[str, int], plan: Plan, seed: int) -> Pruning:
-        return cls(sizes, plan.sparsities, plan.criterion, seed)
+    def of_plan(cls, sizes: Mapping[str, int], plan: Plan, analysis: Analysis) -> Pruning:
+        calibration_seed = analysis.seed if analysis.recalibrate_batch_norm else None
+        return cls(
+            sizes,
+            plan.sparsities,
+            plan.criterion,
+            analysis.seed,
+            calibration_seed=calibration_seed,
+        )
 
     @classmethod
     def of_run(
-        cls, name: str, sizes: Mapping[str, int], plan: Plan, analysis_seed: int, seed: int
+        cls, name: str, sizes: Mapping[str, int], plan: Plan, analysis: Analysis, seed: int
     ) -> Pruning:
         """An experiment's contestant: the plan itself, or a baseline to it.
 
         The plan removes what its analysis did, by that one's seed; `seed` is the experiment's own.
         """
-        if name == PLAN_RUN:
-            return cls.of_plan(sizes, plan, analysis_seed)
-        return cls(sizes, plan.sparsities, plan.criterion, seed, name)
+        own = cls.of_plan(sizes, plan, analysis)
+        return own if name == PLAN_RUN else replace(own, seed=seed, baseline=name)
 
     @property
     def argument(self) -> dict[str, Any]:
@@ -53,11 +62,14 @@ class Pruning:
             "criterion": self.criterion,
             "seed": self.seed,
             "baseline": self.baseline,
+            "calibration_seed": self.calibration_seed,
         }
 
     @property
     def learns(self) -> bool:
-        """May the criterion need the data set's training samples?"""
+        """May the data set's training samples be needed?"""
+        if self.calibration_seed is not None:
+            return True
         if self.baseline is not None:
             return False
         facts = known_criteria().get(self.criterion)

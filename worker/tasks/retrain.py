@@ -37,7 +37,7 @@ class Setting:
     context: JobContext
     experiment_id: int
     plan: Plan
-    analysis_seed: int
+    analysis: Analysis
     model: Model
     files: Mapping[str, Path]
     reading: Mapping[str, Any]
@@ -75,7 +75,7 @@ def retrain(context: JobContext) -> None:
         context=context,
         experiment_id=experiment_id,
         plan=plan,
-        analysis_seed=analysis.seed,
+        analysis=analysis,
         model=model,
         files=uploads.files_of(context, model, dataset),
         reading=uploads.reading(dataset),
@@ -105,7 +105,7 @@ class OneRun:
         self.position = position
         sizes = uploads.unit_sizes(setting.model)
         self.pruning = Pruning.of_run(
-            name, sizes, setting.plan, setting.analysis_seed, setting.settings["seed"]
+            name, sizes, setting.plan, setting.analysis, setting.settings["seed"]
         )
         folder = self.context.scratch(EXPERIMENTS, str(setting.experiment_id))
         self.state_file = folder / f"{name}.safetensors"
