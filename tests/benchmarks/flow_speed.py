@@ -1,8 +1,9 @@
 """What a cell costs by the fast flow, beside the naive loop: one network, one process a way.
 
 `python -m tests.benchmarks.flow_speed NETWORK [WAY ...]` prints CPU seconds of one thread per cell
-over every `STRIDE`-th unit and three levels, rounds interleaved, and how the figures compare. The
-naive way copies the whole model for every cell and runs all of it, with malloc as it comes.
+over all units and five levels, rounds interleaved, and how the figures compare. The naive way
+copies the whole model for every cell and runs all of it, with malloc as it comes; its cells all
+cost the same, so only every `STRIDE`-th unit at one level is run.
 """
 
 from __future__ import annotations
@@ -28,9 +29,11 @@ from worker.engine.flow_options import FlowOptions
 from worker.engine.suffix import Flow, execute
 from worker.engine.weights import find_weight
 
-LEVELS = (300_000, 600_000, 900_000)
-STRIDE = int(os.environ.get("PRUNESCOPE_BENCH_STRIDE", "4"))
+LEVELS = (100_000, 300_000, 500_000, 700_000, 900_000)
+NAIVE_LEVEL = 700_000
+STRIDE = int(os.environ.get("PRUNESCOPE_BENCH_STRIDE", "3"))
 ROUNDS = int(os.environ.get("PRUNESCOPE_BENCH_ROUNDS", "3"))
+SAMPLES = int(os.environ.get("PRUNESCOPE_BENCH_SAMPLES", "128"))
 OPTIONS = {
     "plain": FlowOptions(),
     "fast": FlowOptions(fuse=True),
@@ -39,8 +42,8 @@ OPTIONS = {
 Table = dict[str, list[Any]]
 
 
-def chosen(units: list[Any]) -> list[Any]:
-    return [unit for unit in units if unit.prunable][::STRIDE]
+def prunable(model: Any) -> list[Any]:
+    return [unit for unit in plain_units(model) if unit.prunable]
 
 
 def rank_of(weight: Tensor) -> Tensor:
@@ -49,21 +52,20 @@ def rank_of(weight: Tensor) -> Tensor:
 
 
 def naive(model: Any, split: Any, size: int) -> Callable[[], Table]:
-    units = chosen(plain_units(model))
+    units = prunable(model)[::STRIDE]
     ranks = {unit.id: rank_of(find_weight(model, unit.id)) for unit in units}
 
     def measure() -> Table:
         table: Table = {}
         for unit in units:
-            for level in LEVELS:
-                cell = copy.deepcopy(model.module)
-                weight = cell.get_parameter(unit.id).detach()
-                weight.masked_fill_(ranks[unit.id] < round(level / 1e6 * unit.size), 0)
-                outputs = []
-                for start, stop in batch_bounds(len(split), size):
-                    inputs, _ = load_batch(model, split, start, stop)
-                    outputs.append(cell(*inputs).clone())
-                table[f"{unit.id}@{level}"] = figures(outputs, split)
+            cell = copy.deepcopy(model.module)
+            weight = cell.get_parameter(unit.id).detach()
+            weight.masked_fill_(ranks[unit.id] < round(NAIVE_LEVEL / 1e6 * unit.size), 0)
+            outputs = []
+            for start, stop in batch_bounds(len(split), size):
+                inputs, _ = load_batch(model, split, start, stop)
+                outputs.append(cell(*inputs).clone())
+            table[f"{unit.id}@{NAIVE_LEVEL}"] = figures(outputs, split)
         return table
 
     return measure
@@ -72,7 +74,7 @@ def naive(model: Any, split: Any, size: int) -> Callable[[], Table]:
 def flowing(options: FlowOptions) -> Callable[[Any, Any, int], Callable[[], Table]]:
     def prepare(model: Any, split: Any, size: int) -> Callable[[], Table]:
         keep_freed_memory()
-        units = chosen(plain_units(model))
+        units = prunable(model)
         flow = Flow(model.module, load_batch(model, split, 0, 2)[0], options)
         cells = []
         for unit in units:
@@ -132,7 +134,7 @@ WAYS: dict[str, Any] = {"naive": naive} | {n: flowing(option) for n, option in O
 def contend(network: str, way: str) -> None:
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
-    model, split = getattr(analysis_networks, network)()
+    model, split = getattr(analysis_networks, network)(SAMPLES)
     model.train_mode(False)
     with torch.inference_mode():
         began = time.process_time()
@@ -164,11 +166,16 @@ def ask(process: subprocess.Popen[str]) -> dict[str, Any]:
 def compare(table: Table, reference: Table) -> str:
     answers = [
         now != then
-        for key, (_, classes) in table.items()
-        for now, then in zip(classes, reference[key][1], strict=True)
+        for key, (_, classes) in reference.items()
+        for then, now in zip(classes, table[key][1], strict=True)
     ]
-    losses = max(abs(table[key][0] / reference[key][0] - 1) for key in table)
+    losses = max(abs(table[key][0] / reference[key][0] - 1) for key in reference)
     return f"{sum(answers)} of {len(answers)} answers differ, losses by {losses:.1e}"
+
+
+def each_of(found: dict[str, Any]) -> float:
+    """CPU seconds of a cell."""
+    return found["cpu"] / len(found["table"])
 
 
 def main(network: str, *ways: str) -> None:
@@ -180,13 +187,13 @@ def main(network: str, *ways: str) -> None:
     for process in contestants.values():
         process.communicate()
     reference = rounds[0]["naive"]["table"]
-    print(f"{network}: {len(reference)} cells, batches of {size}")
+    print(f"{network}: {SAMPLES} samples in batches of {size}")
     for way in contestants:
         found = rounds[0][way]
-        ratios = sorted(one["naive"]["cpu"] / one[way]["cpu"] for one in rounds)
-        each = min(one[way]["cpu"] for one in rounds) / len(reference)
+        ratios = sorted(each_of(one["naive"]) / each_of(one[way]) for one in rounds)
+        each, middle = min(each_of(one[way]) for one in rounds), ratios[len(ratios) // 2]
         print(
-            f"  {way:9} {1e3 * each:8.2f} ms a cell {ratios[len(ratios) // 2]:6.2f}"
+            f"  {way:9} {len(found['table']):4} cells {1e3 * each:8.2f} ms each {middle:6.2f}"
             f" times as fast   prepared in {found['prepared']:5.2f} s"
             f"   {compare(found['table'], reference)}"
         )

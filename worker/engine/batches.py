@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 _WORKING_SET_BYTES = 12 * 2**20
 _LIVE_BYTES = 256 * 2**20
 _SMALLEST_BATCH, _LARGEST_BATCH = 32, 512
+_HEAVY_BYTES, _FEW_ROWS, _HEAVY_BATCH = 4 * 2**20, 16, 128
+"""A weight of so many bytes that meets few rows a sample is fetched from memory for each batch anew:
+ResNet-18 at 64 px takes an eighth less time in batches of 128 than of 32."""
 
 
 def batch_bounds(samples: int, batch_size: int) -> list[tuple[int, int]]:
@@ -56,12 +59,14 @@ class _Sizes(fx.Interpreter):
     """Runs a graph once and notes the bytes of its activations.
 
     `largest` is what one node reads and writes at most, `live` what is alive at once at most.
+    `heavy`: some weight is large beside the rows that it meets.
     """
 
     def __init__(self, module: fx.GraphModule) -> None:
         super().__init__(module)
         self.largest = 0
         self.live = 0
+        self.heavy = False
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
@@ -70,7 +75,15 @@ class _Sizes(fx.Interpreter):
             self.largest = max(self.largest, _bytes(result) + read)
             others = sum(_bytes(value) for node, value in self.env.items() if node.op != "get_attr")
             self.live = max(self.live, _bytes(result) + others)
+            self.heavy = self.heavy or self._is_heavy(n, result)
         return result
+
+    def _is_heavy(self, n: fx.Node, result: Any) -> bool:
+        weight = n.op == "call_module" and getattr(self.fetch_attr(str(n.target)), "weight", None)
+        if not isinstance(weight, Tensor) or not isinstance(result, Tensor) or weight.dim() < 2:
+            return False
+        rows = result.numel() / max(1, result.shape[0] * weight.shape[0])
+        return _bytes(weight) >= _HEAVY_BYTES and rows < _FEW_ROWS
 
 
 def _bytes(value: Any) -> int:
@@ -98,7 +111,8 @@ def default_batch_size(model: CanonicalModel, split: Split) -> int:
     sizes = _Sizes(model.module)
     with evaluating(model), torch.no_grad():
         sizes.run(*inputs)
-    size = max(_SMALLEST_BATCH, _WORKING_SET_BYTES * probe // max(1, sizes.largest))
+    smallest = _HEAVY_BATCH if sizes.heavy else _SMALLEST_BATCH
+    size = max(smallest, _WORKING_SET_BYTES * probe // max(1, sizes.largest))
     size = min(size, _LARGEST_BATCH, max(1, _LIVE_BYTES * probe // max(1, sizes.live)))
     count = -(-samples // size)
     return -(-samples // count)
