@@ -25,3 +25,8 @@ class FlowOptions:
 
 PLAIN = FlowOptions()
 FAST = FlowOptions(fuse=True)
+
+
+def for_analyses(precision: Precision) -> FlowOptions:
+    """How curves are measured, by the server, the shell and in a notebook alike."""
+    return FlowOptions(precision=precision, fuse=True)
