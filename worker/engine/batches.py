@@ -24,8 +24,8 @@ _WORKING_SET_BYTES = 12 * 2**20
 _LIVE_BYTES = 256 * 2**20
 _SMALLEST_BATCH, _LARGEST_BATCH = 32, 512
 _HEAVY_BYTES, _FEW_ROWS, _HEAVY_BATCH = 4 * 2**20, 16, 128
-"""A weight of so many bytes that meets few rows a sample is fetched from memory for each batch anew:
-ResNet-18 at 64 px takes an eighth less time in batches of 128 than of 32."""
+"""A weight of so many bytes that meets few rows a sample is fetched from memory for each batch
+anew: ResNet-18 at 64 px takes an eighth less time in batches of 128 than of 32."""
 
 
 def batch_bounds(samples: int, batch_size: int) -> list[tuple[int, int]]:

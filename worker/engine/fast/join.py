@@ -50,7 +50,7 @@ def join(work: Work) -> None:
 
 
 def _layer(work: Work, node: fx.Node) -> Layer | None:
-    module = work.submodule(node)
+    module: Any = work.submodule(node)
     kind = type(module)
     made = seen(node)
     if module is None or made is None or made.dtype != torch.float32:
@@ -95,7 +95,8 @@ def _replace(work: Work, node: fx.Node, layer: Layer) -> None:
 
 
 def _foldable(work: Work, node: fx.Node, follower: fx.Node) -> bool:
-    layer, norm = work.submodule(node), work.submodule(follower)
+    layer: Any = work.submodule(node)
+    norm: Any = work.submodule(follower)
     wanted = _CONVOLUTIONS.get(type(layer), nn.BatchNorm1d)  # type: ignore[arg-type]
     if type(norm) is not wanted or not _reads_first(follower, node) or len(follower.args) != 1:
         return False

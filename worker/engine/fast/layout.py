@@ -14,14 +14,15 @@ from torch import fx, nn
 
 from worker.engine.fast.activations import is_activation
 from worker.engine.fast.join import Then
-from worker.engine.fast.kernels import Convolution
+from worker.engine.fast.kernels import Convolution, Form
 from worker.engine.fast.work import Work, aten_name, seen
 
 _LAST_FROM = 64
 """Positions of a map from which channels last pays."""
 _MATRIX_SHARE = 0.5
 """The most multiplications of a matrix product beside those of the convolution it replaces."""
-_MATRIX_ENTRIES = 6 * 2**20
+_MATRIX_ENTRIES = 16 * 2**20
+"""What all such matrices of a network may hold: 64 MiB in float32."""
 _MODULES = (
     *(nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d),
 )
@@ -37,11 +38,14 @@ _NAMES = frozenset(
 def choose_forms(work: Work) -> None:
     """Set the form of every convolution, and put standard layout before who relies on it."""
     lasting: set[fx.Node] = set()
+    room = _MATRIX_ENTRIES
     for node in work.nodes:
         module = work.submodule(node)
         if isinstance(module, Convolution):
-            module.form = _form(module, node)
             module.map_in = seen(node.args[0]).shape[2:]  # type: ignore[union-attr]
+            entries = _entries(node)
+            module.form = _form(module, node, entries <= room)
+            room -= entries if module.form == "matrix" else 0
             if module.form == "channels last":
                 lasting.add(node)
             continue
@@ -63,19 +67,24 @@ def choose_forms(work: Work) -> None:
                 output.replace_input_with(source, work.graph.call_method("contiguous", (source,)))
 
 
-def _form(kernel: Convolution, node: fx.Node) -> str:
+def _entries(node: fx.Node) -> int:
+    """Of the matrix from all inputs to all outputs of one sample."""
+    given, made = seen(node.args[0]), seen(node)
+    return math.prod(given.shape[1:]) * math.prod(made.shape[1:]) if given and made else 0
+
+
+def _form(kernel: Convolution, node: fx.Node, room: bool) -> Form:
     layer, given, made = kernel.layer, seen(node.args[0]), seen(node)
     if layer.weight.dim() != 4 or given is None or made is None:
         return "plain"
     outside, inside = math.prod(made.shape[2:]), math.prod(given.shape[2:])
     taps = math.prod(layer.weight.shape[2:])
-    entries = made.shape[1] * outside * given.shape[1] * inside
     if (
         layer.groups == 1
         and not isinstance(layer.padding, str)
         and taps > 1
         and inside * outside <= _MATRIX_SHARE * taps * outside
-        and entries <= _MATRIX_ENTRIES
+        and room
     ):
         return "matrix"
     depthwise = layer.groups == given.shape[1] == made.shape[1]

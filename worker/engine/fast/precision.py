@@ -108,8 +108,8 @@ def _plain_attention(node: fx.Node) -> bool:
 
 def attend(query: Tensor, key: Tensor, value: Tensor, scale: float | None = None) -> Tensor:
     """Attention in three steps: twice as fast on short sequences as the one fused operator."""
-    scale = query.shape[-1] ** -0.5 if scale is None else scale
-    scores = torch.matmul(query, key.transpose(-1, -2)).mul_(scale)
+    factor: float = query.shape[-1] ** -0.5 if scale is None else scale
+    scores = torch.matmul(query, key.transpose(-1, -2)).mul_(factor)
     return torch.matmul(torch.softmax(scores, -1), value)
 
 
