@@ -14,15 +14,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from app.domain.adaptive import Goal
 from app.domain.levels import to_level
 from tests.matrix import reference
 from tests.matrix.reference import Figures
 from tests.matrix.registry import Entry, Made, samples_like
 from tests.unit.engine import naive
 from tests.unit.engine.traced import split_of
+from worker.engine.curves import CurveEngine, Finding
+from worker.engine.flow_options import for_analyses
 from worker.engine.formats.pt2 import load_model
 from worker.engine.formats.splits import Split
 from worker.engine.graph import CanonicalModel
+from worker.engine.search import GridSearch
 from worker.engine.sensitivity import Cell, CellResult, SensitivityEngine
 from worker.engine.units import Unit, weight_units
 
@@ -150,6 +154,26 @@ class Examined:
                     weight.copy_(original)
         changed = sum(figures.loss != slow.dense.loss for figures in expected.values())
         return Comparison(found, expected, changed)
+
+    @cached_property
+    def curves(self) -> dict[Cell, Figures]:
+        """The same cells as analyses measure them: along the stream, by the fast flow, to the end.
+
+        Ten samples are one batch of the stream, unless the network has a batch size of its own.
+        """
+        split = split_for(self, SAMPLES)
+        options = for_analyses("float32")
+        engine = CurveEngine(self.model, split, self.chosen, threads=1, options=options)
+        levels = [to_level(sparsity) for sparsity in SPARSITIES]
+        runs = engine.runs_for([(cell, Goal(whole=True)) for cell in engine.cells(levels)])
+        found: dict[Cell, Figures] = {}
+
+        def keep(finding: Finding) -> None:
+            if finding.whole is not None:
+                found[finding.cell] = reference.figures_of(finding.whole)
+
+        engine.measure(GridSearch(runs), keep)
+        return found
 
 
 def split_for(examined: Examined, samples: int) -> Split:
