@@ -27,12 +27,13 @@ def test_a_measurement_does_not_wait_for_a_long_analysis(
     x = rng.normal(size=(2500, 16, 16, 16)).astype(np.float32)
     np.savez(tmp_path / "net.npz", x_tune=x, y_tune=rng.integers(0, 4, len(x)))
     with server.client() as client:
-        analysis = client.push_files(tmp_path / "net.pt2", tmp_path / "net.npz")
-        until(lambda: sum(len(c["points"]) for c in analysis.get()["curves"]) > 5, seconds=60)
+        files = tmp_path / "net.pt2", tmp_path / "net.npz"
+        analysis = client.push_files(*files, evaluation={"mode": "exact"})
+        until(lambda: analysis.get()["cells"]["settled"] > 5, seconds=60)
         body = {"analysis_id": analysis.id, "sparsities": {"0.weight": 0.5}}
         plan = client.call("POST", "/api/plans", json=body)["id"]
         before = analysis.get()
-        seen = {c["unit"]: c["points"] for c in before["curves"]}
+        seen = {c["unit"]: [p for p in c["points"] if p["settled"]] for c in before["curves"]}
         job = client.call("POST", f"/api/plans/{plan}/measure", json={"split": "tune"})["id"]
         assert finished(client, f"/api/jobs/{job}", seconds=60)["state"] == "done"
         meanwhile = analysis.get()
