@@ -6,7 +6,7 @@ contradict each other, or the dense network's, end the job.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -87,14 +87,6 @@ class Listener(Protocol):
     def remarks(self, said: list[RemarkSaid]) -> None: ...
 
     def progress(self, fraction: float, seconds: float | None, samples: int) -> None: ...
-
-
-def as_argument(cells: Iterable[Cell]) -> list[tuple[str, str, list[int]]]:
-    """`cells` as the recipe `analyse` takes them."""
-    levels: dict[tuple[str, str], list[int]] = {}
-    for unit, criterion, level in cells:
-        levels.setdefault((unit, criterion), []).append(level)
-    return [(unit, criterion, listed) for (unit, criterion), listed in levels.items()]
 
 
 @dataclass
