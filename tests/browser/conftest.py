@@ -85,7 +85,10 @@ def page(context: BrowserContext, listener: Listener) -> Iterator[Page]:
 def site(tmp_path: Path, context: BrowserContext) -> Iterator[Site]:
     """A real server with a stand-in for the worker; the browser is signed in."""
     with running(tmp_path / "data") as started:
-        context.new_page().goto(f"{started.url}/sign-in?token={TOKEN}")
+        # Closed again: it would keep the page of the test in the background, at few frames a second.
+        tab = context.new_page()
+        tab.goto(f"{started.url}/sign-in?token={TOKEN}")
+        tab.close()
         yield started
         # An open event stream would keep the server from stopping.
         for tab in context.pages:

@@ -41,7 +41,9 @@ def installed(
 def start(installed: tuple[LiveServer, Client, int, int], context: BrowserContext) -> Any:
     """Start an analysis; returns its id."""
     server, client, model_id, dataset_id = installed
-    context.new_page().goto(server.link)
+    tab = context.new_page()
+    tab.goto(server.link)
+    tab.close()
 
     def started(**body: Any) -> int:
         asked = {"model_id": model_id, "dataset_id": dataset_id, "sparsities": GRID} | body

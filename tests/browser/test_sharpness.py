@@ -260,6 +260,7 @@ def test_pausing_and_resuming(page: Page, stage: Stage) -> None:
     open_page(page, stage, state)
     page.get_by_label("Pause the analysis").click()
     expect(page.locator("#run-word")).to_have_text("paused")
+    expect(page.locator("#run-spoken")).to_have_text("Sensitivity analysis paused.")
     status = {"status": "queued", "error": None, "progress": state["analysis"]["progress"]}
     stage.tell("status", {**status, "paused": True})
     expect(page.locator("#run-line")).to_contain_text("paused")

@@ -174,6 +174,11 @@ export class Status {
   }
 
   announce() {
+    const { paused } = this.store;
+    if (this.paused !== undefined && this.paused !== paused && this.store.live) {
+      $("#run-spoken").textContent = paused ? "Sensitivity analysis paused." : "Sensitivity analysis resumed.";
+    }
+    this.paused = paused;
     const quarter = quarterOf(this.share, 1);
     if (this.quarter === null || !this.store.live) {
       if (this.quarter !== null && this.store.status === "done" && this.quarter < 100) {
