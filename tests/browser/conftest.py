@@ -85,7 +85,7 @@ def page(context: BrowserContext, listener: Listener) -> Iterator[Page]:
 def site(tmp_path: Path, context: BrowserContext) -> Iterator[Site]:
     """A real server with a stand-in for the worker; the browser is signed in."""
     with running(tmp_path / "data") as started:
-        # Closed again: it would keep the page of the test in the background, at few frames a second.
+        # Closed again: it would keep the test's page in the background, at few frames a second.
         tab = context.new_page()
         tab.goto(f"{started.url}/sign-in?token={TOKEN}")
         tab.close()
