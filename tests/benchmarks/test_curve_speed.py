@@ -23,8 +23,10 @@ from tests.benchmarks.analysis_networks import data_folder
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(1500)]
 
 ROOT = Path(__file__).parents[2]
-MANY = int(os.environ.get("PRUNESCOPE_BENCH_SAMPLES", "10000"))
+MANY = int(os.environ.get("PRUNESCOPE_BENCH_SAMPLES", "4000"))
 NETWORKS = {"resnet18": 64, "lstm": 128, "vit6": 64, "bert12": 32}
+SHARE = 4
+"""Every so manieth unit of the larger networks: enough for a ratio."""
 WITH_DATA = pytest.mark.skipif(data_folder() is None, reason="PRUNESCOPE_BENCH_DATA is not set")
 
 
@@ -61,15 +63,20 @@ class Contestant:
         self._process.communicate(timeout=60)
 
 
-def compared(network: str, samples: int, ways: list[str]) -> dict[str, dict[str, Any]]:
-    """Each way once, the naive one before and after each; prints a row a way."""
-    naive = Contestant(network, samples, "naive")
+def compared(
+    network: str, samples: int, ways: list[str], share: int = 1
+) -> dict[str, dict[str, Any]]:
+    """Each way once, the naive one before and after each; prints a row a way.
+
+    `share`: every so manieth unit.
+    """
+    naive = Contestant(network, samples, "naive", 0, share)
     naive.round()
     found: dict[str, dict[str, Any]] = {}
     print(f"\n{network}, {samples} samples")
     try:
         for way in ways:
-            contestant = Contestant(network, samples, way)
+            contestant = Contestant(network, samples, way, 0, share)
             costs = [naive.round()["cpu"]]
             found[way] = own = contestant.round()
             costs.append(naive.round()["cpu"])
@@ -113,7 +120,7 @@ def test_exact_curves_of_a_trained_network() -> None:
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_exact_curves(network: str) -> None:
-    found = compared(network, NETWORKS[network], ["exact", "exact-bfloat16"])
+    found = compared(network, NETWORKS[network], ["exact", "exact-bfloat16"], SHARE)
     assert found["exact"]["table"].keys() == found["exact-bfloat16"]["table"].keys()
 
 
