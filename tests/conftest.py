@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from hypothesis import settings
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Iterator
@@ -33,3 +35,8 @@ def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServ
     """One installation for a whole file of tests that don't mind each other."""
     with live_server(tmp_path_factory.mktemp("live") / "data") as started:
         yield started
+
+
+# How long an example takes says more about what else the machine does.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")

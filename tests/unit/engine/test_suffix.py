@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 
 from tests.unit.engine.architectures import ARCHITECTURES, Architecture
 from tests.unit.engine.traced import TracedModel, make_split, plain_units
+from worker.engine.criteria import Removal
 from worker.engine.evaluation import Predictions, first_tensor
 from worker.engine.objectives import SingleLabel
 from worker.engine.passes import Job, Pass
@@ -138,9 +139,10 @@ def test_every_sample_has_the_naive_logits(architecture: Architecture) -> None:
         weight = model.module.get_parameter(unit.id).detach()
         rank = torch.arange(weight.numel()).reshape(weight.shape)
         objective = SingleLabel(architecture.classes)
-        job = Job(weight, rank, flow.suffix(weight), (), (unit.size // 2,), 1.0, objective)
+        suffix = flow.suffix(weight)
+        job = Job(weight, Removal(rank), suffix, (), (unit.size // 2,), 1.0, objective)
         job.chunks = (job.suffix.instructions,)
-        job.tally.add = lambda logits, *_: taken.append(logits.clone())  # type: ignore[method-assign]
+        job.tally.judge = lambda logits, *_: taken.append(logits.clone())  # type: ignore
         with torch.inference_mode():
             Pass(flow, [job]).run_batch([x.clone() for x in inputs], labels, None, Pulse(), 1.0)
         original = weight.clone()
