@@ -93,12 +93,16 @@ export class EvaluationForm {
 
   group(title, items) {
     if (!items.length) return "";
-    return h("fieldset", {}, h("legend", { class: "cap" }, title), items.map((item) => h("label", { class: "check", title: item.source ?? "" },
-      h("input", {
-        type: "checkbox", name: "criterion", value: item.name,
-        checked: DEFAULTS.includes(item.name), dataset: ["inputs", "gradients"].includes(item.needs) ? { train: "" } : {},
-      }),
-      h("span", {}, h("b", {}, item.title ?? item.name), " ", h("span", { class: "note" }, item.description)))));
+    return h("fieldset", {}, h("legend", { class: "cap" }, title), items.map((item) => {
+      const needsTrain = ["inputs", "gradients"].includes(item.needs);
+      return h("label", { class: "check", title: item.source ?? "" },
+        h("input", {
+          type: "checkbox", name: "criterion", value: item.name,
+          checked: DEFAULTS.includes(item.name), dataset: needsTrain ? { train: "" } : {},
+        }),
+        h("span", {}, h("b", {}, item.title ?? item.name), " ",
+          h("span", { class: "note" }, item.description)));
+    }));
   }
 
   /**

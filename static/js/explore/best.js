@@ -103,7 +103,8 @@ export class BestPerLayer {
 
   row({ unit, item, none }) {
     const { store } = this;
-    const name = h("th", { scope: "row" }, h("button", { class: "link mono", type: "button", title: unit.id }, unit.label));
+    const name = h("th", { scope: "row" },
+      h("button", { class: "link mono", type: "button", title: unit.id }, unit.label));
     const current = unit.id === store.selected ? "true" : null;
     if (!item) {
       const why = none ? "nothing removed" : store.remark(unit.id) ?? "not measured with two criteria yet";

@@ -81,7 +81,7 @@ function knownHow(points, sparsity) {
   if (!weakest) return [];
   return [sharpness(weakest) === "preview"
     ? h("span", { class: "chip muted" }, `preview, ${samplesWords(weakest)} samples`)
-    : h("span", {}, `${samplesWords(weakest)} samples`)];
+    : h("span", {}, `${samplesWords(weakest)} samples, ± for the split`)];
 }
 
 /** @param {import("./store.js").Store} store */
