@@ -82,11 +82,11 @@ def compared(
             costs.append(naive.round()["cpu"])
             contestant.close()
             loop = median(costs) * own["cells"] * samples
-            share = own["evaluated"] / (own["cells"] * samples)
+            seen = own["evaluated"] / (own["cells"] * samples)
             print(
                 f"  {way:18} {own['cpu']:8.2f} CPU s, naive {loop:9.1f}: {loop / own['cpu']:6.1f}"
                 f" times as fast, {own['cpu'] / own['floor']:4.1f} times the floor;"
-                f" {100 * share:5.1f} % of the samples; all previewed after"
+                f" {100 * seen:5.1f} % of the samples; all previewed after"
                 f" {own['preview']:5.2f} s, all units measured after {own['first']:5.2f} s"
             )
     finally:
