@@ -96,16 +96,22 @@ def compared(
 
 @WITH_DATA
 def test_a_trained_network_on_many_real_images() -> None:
-    ways = ["adaptive", "adaptive-bfloat16", "half", "half-bfloat16", "knee"]
+    ways = ["adaptive", "adaptive-bfloat16", "knee"]
+    if MANY >= 10_000:
+        ways += ["half", "half-bfloat16"]
     found = compared("resnet20", MANY, ways)
-    sharp, blunt = found["half"]["table"], found["adaptive"]["table"]
-    apart = [
-        key
-        for key, (value, _, _, _) in sharp.items()
-        if not blunt[key][1] - 0.005 <= value <= blunt[key][2] + 0.005
-    ]
-    print(f"  {len(apart)} of {len(sharp)} points at ±1 contradict those at ±0.5")
-    assert len(apart) <= 0.02 * len(sharp) + 1
+    table = found["adaptive"]["table"]
+    for way in ways[1:]:
+        # Two intervals for one figure overlap, unless one of them misses it.
+        apart = [
+            key
+            for key, (_, low, high, _) in found[way]["table"].items()
+            if low > table[key][2] or high < table[key][1]
+        ]
+        print(
+            f"  {len(apart)} of {len(found[way]['table'])} points contradict adaptive ones: {way}"
+        )
+        assert len(apart) <= 0.02 * len(table) + 1
 
 
 @WITH_DATA
