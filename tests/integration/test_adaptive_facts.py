@@ -271,7 +271,8 @@ def test_a_killed_analysis_ends_as_an_unkilled_one(
     assert stormy[0] == calm[0]
     assert stormy[1] == calm[1]
     assert calm[2] == children
-    assert stormy[2] > calm[2]
+    # A child that told all it had before it was lost leaves nothing to ask for.
+    assert stormy[2] >= calm[2]
 
 
 def test_a_sharper_goal_goes_on_where_the_last_one_stopped(desk: Desk) -> None:
