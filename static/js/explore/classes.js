@@ -113,7 +113,7 @@ export class PerClass {
     $("#classes-body").replaceChildren(...ranked.slice(0, SHOWN).map((each) => h("tr", {},
       h("th", { scope: "row" }, each.name ?? String(each.class)),
       h("td", { class: "num" }, number(each.samples)),
-      h("td", { class: "num" }, percentValue(each.dense)),
+      h("td", { class: "num" }, each.lost === null ? "–" : percentValue(each.dense)),
       h("td", { class: "num" }, percentValue(each.pruned)),
       h("td", { class: "num" }, each.lost === null ? "–" : `${signed(-100 * each.lost)}${SPACE}pp`),
       h("td", { class: "barcell" }, h("span", { class: "bars", "aria-hidden": "true" },
