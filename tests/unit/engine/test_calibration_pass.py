@@ -202,7 +202,9 @@ def test_figures_of_a_cell_are_those_of_the_plain_way(tmp_path: Path) -> None:
         assert torch.equal(answer, expected)
 
 
-def test_a_stop_leaves_the_weights(tmp_path: Path) -> None:
+def test_a_stop_leaves_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Asked at every moment, however fast the machine.
+    monkeypatch.setattr("worker.engine.pulse._STOP_SECONDS", 0.0)
     model, train = zoo("resnet_b", tmp_path)
     state = {key: value.clone() for key, value in model.state_dict().items()}
     asked: Iterator[bool] = iter([False, False, True])
