@@ -1,16 +1,15 @@
-"""How many samples a cell needs: strata, the stream, looks, intervals and goals. No network here.
+"""How many samples a cell needs: sums by stratum, intervals and goals. No network here.
 
-All cells of an analysis see the samples of a split in one seeded order, the *stream*, in which
-samples that the dense network finds hard come more often at first. A cell that has seen the first
-n of them knows, for each stratum, how its answers differ from the dense network's on the same
-samples; from those sums follows an estimate for the whole split, with an interval. The interval
-is for the figure that all samples of the split would give, not for the population behind them.
+A cell that has seen the first n samples of the stream (`stream_order.py`) knows, for each stratum,
+how its answers differ from the dense network's on the same samples; from those sums follows an
+estimate for the whole split, with an interval. The interval is for the figure that all samples of
+the split would give, not for the population behind them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,23 +18,15 @@ from numpy.typing import NDArray
 
 from app.domain.exact_intervals import paired_drop_interval
 from app.domain.statistics import normal_quantile
+from app.domain.stream_order import PREVIEW, STRATA, looks_of
 
 Numbers = NDArray[np.float64]
 
-CUTS = (0.02, 0.05, 0.10, 0.20, 0.35, 0.60)
-"""Where samples that the dense network gets right are cut, by rising margin."""
-RATES = (1.5, 2.0, 2.0, 1.8, 1.6, 1.3, 1.0, 0.8)
-"""How often a sample of each stratum comes early in the stream, relative to the others."""
 PROFILE = (0.072, 0.264, 0.114, 0.046, 0.015, 0.0044, 0.0008, 0.0001)
 """How often answers changed in each stratum, mean over the cells of a ResNet-20 that lost little.
 Only the proportions count, and only half (`_TRUST`) of what is expected before it is seen."""
-STRATA = len(RATES)
-PREVIEW = 32
-"""The samples behind a preview: the first look."""
 WHOLE_BELOW = 400
 """Splits of at most so many samples are always measured whole: little could be saved."""
-_GROWTH, _STEP = 1.12, 64
-"""By how much the samples grow from look to look: the factor, and the least."""
 _SHRINKAGE = 4.0
 """So many samples' worth of what is expected of a stratum is mixed into what it has shown."""
 _TRUST = 0.5
@@ -50,9 +41,9 @@ class Goal:
 
     Its drop's interval must be no wider than `half_width` or `relative` times the drop to each
     side, whichever is more, at `confidence`. `whole`: all samples. `method`: `looks` (normal
-    intervals, the error split over looks) or `sequence` (exact intervals, valid at all looks
-    together whatever the figures are). `tolerance`: also enough is to know on which side of it the
-    drop is.
+    intervals, each at its own error; `spent_error`) or `sequence` (exact intervals, the error split
+    over looks: valid at all of them together whatever the figures are). `tolerance`: also enough is
+    to know on which side of it the drop is.
     """
 
     half_width: float = 0.01
@@ -75,6 +66,18 @@ class Goal:
     @classmethod
     def of(cls, said: Mapping[str, Any]) -> Goal:
         return cls(**said)
+
+    def joined(self, other: Goal) -> Goal:
+        """What reaches both, by one method: for cells that are measured as one."""
+        known = self.tolerance is not None and self.tolerance == other.tolerance
+        return Goal(
+            half_width=min(self.half_width, other.half_width),
+            relative=min(self.relative, other.relative),
+            confidence=max(self.confidence, other.confidence),
+            method=self.method,
+            whole=self.whole or other.whole,
+            tolerance=self.tolerance if known else None,
+        )
 
     def width_for(self, drop: float) -> float:
         """The half-width that is narrow enough for a drop of this size."""
@@ -212,92 +215,6 @@ class Drop:
         ):
             return True
         return self.half_width <= goal.width_for(self.value)
-
-
-def strata_of(hardness: Numbers, wrong: NDArray[np.bool_] | None = None) -> NDArray[np.intp]:
-    """The stratum of each sample [samples], 0 the hardest.
-
-    `hardness`: the higher the harder (minus the margin between the two largest logits, or the
-    loss). `wrong`: samples that the dense network gets wrong; they are stratum 0, and the others
-    are cut by rank at `CUTS`. Without it, all samples are cut so, the first cut twice. NaN is
-    hardest.
-    """
-    count = len(hardness)
-    found = np.zeros(count, dtype=np.intp)
-    rest = np.arange(count) if wrong is None else np.flatnonzero(~wrong)
-    hard = np.where(np.isnan(hardness[rest]), np.inf, hardness[rest])
-    ranked = rest[np.argsort(-hard, kind="stable")]
-    if wrong is None:
-        bounds = (0.01, *CUTS)
-        place = (np.arange(len(ranked)) + 0.5) / max(1, len(ranked))
-        found[ranked] = np.searchsorted(bounds, place)
-    else:
-        place = (np.arange(len(ranked)) + 0.5) / max(1, len(ranked))
-        found[ranked] = 1 + np.searchsorted(CUTS, place)
-    return found
-
-
-def stream_order(
-    members: NDArray[np.intp],
-    seed: int,
-    first: NDArray[np.intp] | None = None,
-    rates: Sequence[float] = RATES,
-) -> NDArray[np.intp]:
-    """All samples [samples] in the order in which cells see them.
-
-    `first` come first, as they are: a preview's, drawn before the strata were known. Within a
-    stratum the order is random. At any time each stratum has given a share of its samples in
-    proportion to its rate, until it has none left, so that every beginning of the stream is a
-    stratified sample.
-    """
-    generator = np.random.Generator(np.random.PCG64(seed))
-    due = np.empty(len(members))
-    for stratum, rate in enumerate(rates):
-        own = np.flatnonzero(members == stratum)
-        turn = (generator.permutation(len(own)) + generator.random()) / max(1, len(own))
-        due[own] = turn / rate
-    if first is not None:
-        due[first] = np.arange(len(first)) - len(first)
-    return np.argsort(due, kind="stable")
-
-
-def random_order(samples: int, seed: int) -> NDArray[np.intp]:
-    """A simple random order of all samples, for intervals that rest on nothing else."""
-    return np.random.Generator(np.random.PCG64([seed, 2])).permutation(samples)
-
-
-def first_samples(
-    labels: NDArray[Any] | None, samples: int, count: int, seed: int
-) -> NDArray[np.intp]:
-    """`count` samples drawn at random for a preview, classes in proportion where there are labels.
-
-    `labels` [samples] are classes, None where samples have no single class.
-    """
-    generator = np.random.Generator(np.random.PCG64([seed, 1]))
-    shuffled = generator.permutation(samples)
-    if labels is None:
-        return shuffled[:count]
-    # A systematic draw along the classes: as proportional as whole samples can be.
-    by_class = shuffled[np.argsort(np.asarray(labels)[shuffled], kind="stable")]
-    places = (np.arange(count) + generator.random()) * samples / count
-    return generator.permutation(by_class[places.astype(np.intp)])
-
-
-def looks_of(samples: int, fixed_batch: int | None = None) -> tuple[int, ...]:
-    """The numbers of samples at which cells are looked at, ascending; the last is all of them.
-
-    They depend on the size of the split alone. With a `fixed_batch` all but the last are multiples
-    of it.
-    """
-    step = fixed_batch or 1
-    looks: list[int] = []
-    at = PREVIEW
-    while at < samples:
-        rounded = -(-at // step) * step
-        if rounded < samples and (not looks or rounded > looks[-1]):
-            looks.append(rounded)
-        at = at * 2 if at < 256 else max(at + _STEP, int(at * _GROWTH) // _STEP * _STEP)
-    return (*looks, samples)
 
 
 def drop_of(

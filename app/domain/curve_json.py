@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from app.domain.adaptive import PREVIEW
 from app.domain.isotonic import isotonic_fit
 from app.domain.knee import knee_of
 from app.domain.levels import to_sparsity
 from app.domain.metrics import METRICS, Kind, Metric, primary
 from app.domain.point_facts import Dense, PointFacts, PointReader, estimates
 from app.domain.statistics import normal_quantile
+from app.domain.stream_order import PREVIEW
 
 JSON = dict[str, Any]
 

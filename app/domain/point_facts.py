@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 
-from app.domain.adaptive import PREVIEW, Drop, Strata, Sums, divergence_of, drop_of, loss_change_of
+from app.domain.adaptive import Drop, Strata, Sums, divergence_of, drop_of, loss_change_of
 from app.domain.goals import Goals
 from app.domain.levels import to_sparsity
 from app.domain.metrics import METRICS, Kind
@@ -21,6 +21,7 @@ from app.domain.statistics import (
     paired_difference_deviation,
     wilson,
 )
+from app.domain.stream_order import PREVIEW
 
 JSON = dict[str, Any]
 NOTHING: JSON = {"value": None, "low": None, "high": None}

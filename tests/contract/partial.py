@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from app.domain.adaptive import STRATA, Strata, Sums
+from app.domain.adaptive import Strata, Sums
 from app.domain.levels import to_level
 from app.domain.metrics import METRICS, Kind
 from app.domain.point_facts import PointFacts, estimated
 from app.domain.statistics import wilson
+from app.domain.stream_order import STRATA
 from app.store import known, points, queue
 from app.store.queue import Lease
 from app.store.tables import Analysis, Baseline, Outcome, Point

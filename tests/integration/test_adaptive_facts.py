@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from app.domain.adaptive import PREVIEW
 from app.domain.errors import ChildFailed
 from app.domain.levels import to_level
 from app.domain.point_facts import PointReader
+from app.domain.stream_order import PREVIEW
 from app.domain.words import JobState
 from app.settings import Settings
 from app.store import analyses, datasets, events, known, models, points, queue

@@ -16,19 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from app.domain.adaptive import (
-    PREVIEW,
-    STRATA,
-    Goal,
-    Strata,
-    Sums,
-    first_samples,
-    random_order,
-    strata_of,
-)
+from app.domain.adaptive import Strata, Sums
 from app.domain.errors import InvalidInput
 from app.domain.levels import coarse_to_fine
 from app.domain.metrics import Kind
+from app.domain.stream_order import PREVIEW, STRATA, first_samples, random_order, strata_of
 from worker.engine.calibration_pass import CalibrationPass, PrunedCell
 from worker.engine.cell_run import Bits, CellRun
 from worker.engine.curve_pulse import CurvePulse
@@ -124,7 +116,7 @@ class CurveEngine(SensitivityEngine):
     def runs_for(self, wanted: Iterable[tuple[Cell, Any]]) -> list[CellRun]:
         """One run for all cells of a unit and criterion that remove as much, coarse levels first.
 
-        `wanted` are cells with their goals; those that share a run get the stricter goal.
+        `wanted` are cells with their goals; those that share a run get a goal that reaches both.
         """
         goals = dict(wanted)
         found: dict[tuple[str, str, int], CellRun] = {}
@@ -133,8 +125,7 @@ class CurveEngine(SensitivityEngine):
             key = (cell.unit, cell.criterion, removed)
             if key in found:
                 found[key].cells.append(cell)
-                if stricter(goals[cell], found[key].goal):
-                    found[key].goal = goals[cell]
+                found[key].goal = found[key].goal.joined(goals[cell])
             else:
                 hits = Bits() if self._keeps_hits else None
                 found[key] = CellRun([cell], removed, size, goals[cell], hits=hits)
@@ -510,10 +501,3 @@ class CurveEngine(SensitivityEngine):
                 more = run.needed(self.strata) - run.seen
                 left += self._cost(run.unit) / self._samples * more
         return done, left
-
-
-def stricter(one: Goal, other: Goal) -> bool:
-    """Whether one goal asks for more samples than the other."""
-    if one.whole or other.whole:
-        return one.whole and not other.whole
-    return one.half_width < other.half_width

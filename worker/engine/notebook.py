@@ -16,9 +16,11 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any, Self
 
+from app.domain.adaptive import Goal
 from app.domain.errors import InvalidInput
 from app.domain.evaluation_checks import faults_of
 from app.domain.goals import Goals, evaluation_of
@@ -28,7 +30,7 @@ from app.domain.point_facts import Dense
 from worker.engine.background import as_iterator
 from worker.engine.cell_run import CellRun
 from worker.engine.criteria import get_criterion
-from worker.engine.curves import CurveEngine, Finding, stricter
+from worker.engine.curves import CurveEngine, Finding
 from worker.engine.finding_facts import dense_of, facts_of, preview_dense_of
 from worker.engine.fit import check_fit
 from worker.engine.flow_options import for_analyses
@@ -340,12 +342,9 @@ def chosen_units(units: Sequence[Unit], ids: Sequence[str] | None) -> list[Unit]
     return [unit for unit in prunable.values() if unit.id in set(ids)]
 
 
-def _strictest(run: CellRun, goals: Goals) -> Any:
+def _strictest(run: CellRun, goals: Goals) -> Goal:
     """The goal of a run that stands for several cells."""
-    first, *others = [goals.of_cell(cell.unit, cell.level) for cell in run.cells]
-    for goal in others:
-        first = goal if stricter(goal, first) else first
-    return first
+    return reduce(Goal.joined, [goals.of_cell(cell.unit, cell.level) for cell in run.cells])
 
 
 def _sharpened(run: CellRun, goals: Goals) -> bool:

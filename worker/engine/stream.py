@@ -1,8 +1,8 @@
 """The order in which all cells see the samples of a split, and the dense network along it.
 
-See `app/domain/adaptive.py` for why. Floating-point results depend on how samples are grouped into
-batches, so the stream is cut into batches once, by shapes alone: the same sample is always computed
-in the same company, whichever cells are measured and however far.
+See `app/domain/stream_order.py` for why. Floating-point results depend on how samples are grouped
+into batches, so the stream is cut into batches once, by shapes alone: the same sample is always
+computed in the same company, whichever cells are measured and however far.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from app.domain.adaptive import STRATA, Strata, looks_of, random_order, stream_order
+from app.domain.adaptive import Strata
+from app.domain.stream_order import STRATA, looks_of, random_order, stream_order
 from worker.engine.batches import load_batch
 from worker.engine.formats.label_rows import rows_at
 from worker.engine.objectives import Objective

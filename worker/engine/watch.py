@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from app.domain.adaptive import STRATA, Sums
+from app.domain.adaptive import Sums
+from app.domain.stream_order import STRATA
 from worker.engine.cell_run import CellRun
 from worker.engine.objectives import Judged
 from worker.engine.passes import Job

@@ -12,9 +12,10 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from app.domain.adaptive import STRATA, Strata
+from app.domain.adaptive import Strata
 from app.domain.errors import ChildMalformed
 from app.domain.metrics import METRICS, Kind
+from app.domain.stream_order import STRATA
 
 MAX_COUNT = 1 << 62
 MAX_AXES = 16

@@ -10,21 +10,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.adaptive import (
-    CUTS,
-    PREVIEW,
-    RATES,
-    STRATA,
+    Drop,
     Goal,
     Strata,
     Sums,
     divergence_of,
     drop_of,
-    first_samples,
-    looks_of,
     loss_change_of,
     needed_samples,
-    random_order,
     reached,
+)
+from app.domain.stream_order import (
+    CUTS,
+    PREVIEW,
+    RATES,
+    STRATA,
+    first_samples,
+    looks_of,
+    random_order,
     strata_of,
     stream_order,
 )
@@ -196,6 +199,23 @@ def test_goals() -> None:
     assert reached(strata, seen(512), Goal(relative=0, half_width=1e-6, tolerance=0.01))
     assert not reached(strata, seen(512), Goal(relative=0, half_width=1e-6, tolerance=0.5))
     assert Goal.of(Goal(tolerance=0.1).as_json()) == Goal(tolerance=0.1)
+
+
+@given(
+    *[st.builds(Goal, st.floats(0.001, 0.1), st.floats(0, 0.2), st.floats(0.6, 0.99))] * 2,
+    st.floats(0, 1),
+    st.floats(0.0001, 0.2),
+)
+def test_a_joined_goal_is_reached_only_where_both_are(
+    one: Goal, other: Goal, value: float, half: float
+) -> None:
+    """Also where one asks for the narrower interval and the other knows no share of the drop."""
+    drop = Drop(value, value - half, value + half)
+    joined = one.joined(other)
+    assert not drop.reaches(joined) or (drop.reaches(one) and drop.reaches(other))
+    assert joined == other.joined(one)
+    assert joined.confidence >= max(one.confidence, other.confidence)
+    assert one.joined(Goal(whole=True)).whole
 
 
 def test_what_a_goal_will_take_is_foreseen() -> None:

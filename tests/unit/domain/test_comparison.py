@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from app.domain.adaptive import STRATA, Strata, strata_of, stream_order
+from app.domain.adaptive import Strata
 from app.domain.comparison import (
     agresti_min,
     answers_of_a_sample,
@@ -18,6 +18,7 @@ from app.domain.comparison import (
     mid_p,
     unpack,
 )
+from app.domain.stream_order import STRATA, strata_of, stream_order
 
 
 @given(st.integers(0, 60), st.integers(0, 60))

@@ -17,8 +17,9 @@ import pytest
 import torch
 from torch import nn
 
-from app.domain.adaptive import STRATA, Goal, Sums
+from app.domain.adaptive import Goal, Sums
 from app.domain.metrics import Kind
+from app.domain.stream_order import STRATA
 from tests.unit.engine import naive
 from tests.unit.engine.objectives.kinds import CASES, IGNORED
 from tests.unit.engine.traced import TracedModel, plain_units, split_of, trace

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from app.domain.adaptive import STRATA, Goal, Strata, Sums, drop_of
+from app.domain.adaptive import Goal, Strata, Sums, drop_of
 from app.domain.errors import InvalidInput
+from app.domain.stream_order import STRATA
 from worker.engine.cell_run import Bits, CellRun
 from worker.engine.packing import pack, unpack
 from worker.engine.sensitivity import Cell

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from app.domain.adaptive import PREVIEW, STRATA, Goal, drop_of
+from app.domain.adaptive import Goal, drop_of
 from app.domain.errors import InvalidInput
+from app.domain.stream_order import PREVIEW, STRATA
 from tests.unit.engine import naive
 from tests.unit.engine.architectures import BY_NAME
 from tests.unit.engine.shown import (
@@ -28,7 +29,6 @@ from tests.unit.engine.shown import (
     shown,
 )
 from tests.unit.engine.traced import split_of, trace
-from worker.engine.curves import stricter
 from worker.engine.search import GridSearch, KneeSearch, RefiningSearch
 from worker.engine.sensitivity import Cell
 
@@ -85,20 +85,11 @@ def test_cells_that_remove_as_much_share_a_run_and_are_both_told() -> None:
     cells = [Cell(unit, "magnitude", level) for level in (500_000, 500_001, 499_999, 900_000)]
     runs = engine.runs_for([(cell, WHOLE if cell.level == 499_999 else NEVER) for cell in cells])
     assert sorted(len(run.cells) for run in runs) == [1, 3]
-    assert next(run for run in runs if len(run.cells) == 3).goal is WHOLE
+    assert next(run for run in runs if len(run.cells) == 3).goal.whole
     told = measured(engine, search=GridSearch(runs))
     assert set(last(told)) == set(cells)
     assert len({last(told)[cell].facts for cell in cells[:3]}) == 1
     assert engine.evaluated_samples == 2 * 90
-
-
-def test_the_stricter_goal() -> None:
-    fine, coarse = Goal(half_width=0.01), Goal(half_width=0.02)
-    assert stricter(fine, coarse)
-    assert not stricter(coarse, fine)
-    assert stricter(WHOLE, fine)
-    assert not stricter(fine, WHOLE)
-    assert not stricter(WHOLE, WHOLE)
 
 
 @pytest.mark.parametrize("name", ["classes", "regression", "tagger"])

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from app.domain.adaptive import PREVIEW, STRATA, Goal, Strata, Sums
+from app.domain.adaptive import Goal, Strata, Sums
 from app.domain.levels import LEVEL_SCALE, removed_count, to_sparsity
+from app.domain.stream_order import PREVIEW, STRATA
 from worker.engine.cell_run import CellRun
 from worker.engine.search import GridSearch, KneeSearch, RefiningSearch, curves
 from worker.engine.sensitivity import Cell

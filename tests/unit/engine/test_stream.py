@@ -11,7 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.adaptive import PREVIEW, RATES, STRATA, Strata, first_samples, looks_of
+from app.domain.adaptive import Strata
+from app.domain.stream_order import PREVIEW, RATES, STRATA, first_samples, looks_of
 from tests.unit.engine.shown import CLASSES, SCENES, WHOLE, engine_of, measured, shown
 from tests.unit.engine.traced import split_of
 from worker.engine import stream as streams
