@@ -24,14 +24,14 @@ Numbers = NDArray[np.float64]
 
 PROFILE = (0.072, 0.264, 0.114, 0.046, 0.015, 0.0044, 0.0008, 0.0001)
 """How often answers changed in each stratum, mean over the cells of a ResNet-20 that lost little.
-Only the proportions count, and only half (`_TRUST`) of what is expected before it is seen."""
+Only the proportions count, and only in part (`_TRUST`) of what is expected before it is seen."""
 WHOLE_BELOW = 400
 """Splits of at most so many samples are always measured whole: little could be saved."""
-_SHRINKAGE = 4.0
+_SHRINKAGE = 2.0
 """So many samples' worth of what is expected of a stratum is mixed into what it has shown."""
-_TRUST = 0.5
+_TRUST = 0.65
 """The rest of what is expected is that all strata change alike."""
-_SURE = 512
+_SURE = 256
 """Looks at fewer samples may spend the error of an interval only in proportion."""
 
 
@@ -39,8 +39,8 @@ _SURE = 512
 class Goal:
     """When a cell has been measured enough.
 
-    Its drop's interval must be no wider than `half_width` or `relative` times the drop to each
-    side, whichever is more, at `confidence`. `whole`: all samples. `method`: `looks` (normal
+    Half of the width of its drop's interval must be no more than `half_width` or `relative` times
+    the drop, whichever is more, at `confidence`. `whole`: all samples. `method`: `looks` (normal
     intervals, each at its own error; `spent_error`) or `sequence` (exact intervals, the error split
     over looks: valid at all of them together whatever the figures are). `tolerance`: also enough is
     to know on which side of it the drop is.
@@ -92,13 +92,16 @@ class Strata:
     drop: samples / answers, 1 where a sample has one answer. `score`: `answers` where the drop is
     one of the share of right answers, `loss` where it is the rise of the mean loss times
     `loss_scale` (1 in nats for language modelling; 1 / variance of the labels for regression, so
-    that a drop is one of R²). `mark`: a number that streams of another order don't have.
+    that a drop is one of R²). `apart`: stratum 0 is of those samples that the dense network gets
+    wrong, one answer each, so that only they can be gained and only the others lost. `mark`: a
+    number that streams of another order don't have.
     """
 
     sizes: tuple[int, ...]
     scale: float = 1.0
     score: str = "answers"
     loss_scale: float = 1.0
+    apart: bool = False
     mark: int = 0
 
     @property
@@ -111,13 +114,20 @@ class Strata:
             "scale": self.scale,
             "score": self.score,
             "loss_scale": self.loss_scale,
+            "apart": self.apart,
             "mark": self.mark,
         }
 
     @classmethod
     def of(cls, said: Mapping[str, Any]) -> Strata:
-        sizes = tuple(int(size) for size in said["sizes"])
-        return cls(sizes, said["scale"], said["score"], said["loss_scale"], said.get("mark", 0))
+        return cls(
+            tuple(int(size) for size in said["sizes"]),
+            said["scale"],
+            said["score"],
+            said["loss_scale"],
+            said.get("apart", False),
+            said.get("mark", 0),
+        )
 
 
 def _zeros() -> Numbers:
@@ -199,7 +209,11 @@ def _by_stratum(members: NDArray[np.intp], values: Numbers) -> Numbers:
 
 @dataclass(frozen=True)
 class Drop:
-    """An estimate for the whole split with its interval. A drop below 0 is a gain."""
+    """An estimate for the whole split with its interval. A drop below 0 is a gain.
+
+    Where little has been seen to differ, the interval reaches further up than down: answers that
+    were right can only be lost.
+    """
 
     value: float
     low: float
@@ -207,7 +221,7 @@ class Drop:
 
     @property
     def half_width(self) -> float:
-        return max(self.high - self.value, self.value - self.low)
+        return (self.high - self.low) / 2
 
     def reaches(self, goal: Goal) -> bool:
         if goal.tolerance is not None and (
@@ -223,7 +237,7 @@ def drop_of(
     """The drop of the whole split, estimated from the samples seen; None where it is undefined.
 
     Exact, with no width, once all samples are seen. `looks`: the stratified estimate (Cochran,
-    Sampling Techniques, 1977, chapter 5) with the interval of `_half_width` at the error that this
+    Sampling Techniques, 1977, chapter 5) with the interval of `_margins` at the error that this
     look may spend. `sequence`: exact hypergeometric limits of lost and gained samples, the error
     split evenly over all looks. It needs a stream in `random_order`, and where a sample has more
     than one answer it claims nothing.
@@ -239,8 +253,8 @@ def drop_of(
     if method == "sequence":
         return _certain(strata, sums, confidence)
     z = normal_quantile(1 - spent_error(1 - confidence, seen))
-    half = factor * _half_width(strata, sums, "d" if strata.score == "answers" else "l", z)
-    return Drop(value, value - half, value + half)
+    below, above = _margins(strata, sums, "d" if strata.score == "answers" else "l", z)
+    return Drop(value, value - factor * below, value + factor * above)
 
 
 def _certain(strata: Strata, sums: Sums, confidence: float) -> Drop:
@@ -270,8 +284,9 @@ def loss_change_of(strata: Strata, sums: Sums, confidence: float = 0.95) -> Drop
     if value is None:
         return None
     z = normal_quantile(confidence)
-    half = 0.0 if sums.samples >= strata.samples else _half_width(strata, sums, "l", z)
-    return Drop(value, value - half, value + half)
+    whole = sums.samples >= strata.samples
+    below, above = (0.0, 0.0) if whole else _margins(strata, sums, "l", z)
+    return Drop(value, value - below, value + above)
 
 
 def divergence_of(strata: Strata, sums: Sums) -> float | None:
@@ -319,17 +334,18 @@ def _estimate(strata: Strata, sums: Sums, part: str) -> float | None:
     return float((shares * totals[known] / sums.n[known]).sum() / shares.sum())
 
 
-def _half_width(strata: Strata, sums: Sums, part: str, z: float) -> float:
-    """Half of an interval for a stratified mean of samples drawn without replacement.
+def _margins(strata: Strata, sums: Sums, part: str, z: float) -> tuple[float, float]:
+    """How far an interval reaches below and above a stratified mean, drawn without replacement.
 
     Two parts, added as squares. One is normal, with each stratum's variance (Cochran, 1977, 5.6),
     what is expected of a stratum mixed into what it has shown. The other is what Wilson's interval
     (1927) has where nothing has been seen to differ yet: z² / n, by the weights of the samples in
-    those strata where differences are to be expected.
+    those strata where differences are to be expected; on each side of those strata alone that can
+    move the mean to that side.
     """
     totals, squares = getattr(sums, part), getattr(sums, part + "2")
     if not (np.isfinite(totals).all() and np.isfinite(squares).all()):
-        return math.inf
+        return math.inf, math.inf
     sizes = np.asarray(strata.sizes, dtype=np.float64)
     known = (sums.n > 0) & (sizes > 0)
     n = sums.n[known]
@@ -343,8 +359,15 @@ def _half_width(strata: Strata, sums: Sums, part: str, z: float) -> float:
     variances = np.maximum(mixed - means**2 * n / (n + _SHRINKAGE), 0.0)
     unseen = np.maximum(0.0, 1 - n / sizes[known])
     variance = float((shares**2 * unseen * variances / n).sum())
-    least = math.sqrt(unit) * float((shares**2 * likely * unseen / n).sum())
-    return math.sqrt(z * z * variance + (z * z * least) ** 2)
+    least = math.sqrt(unit) * shares**2 * likely * unseen / n
+    below = above = float(least.sum())
+    if strata.apart and part == "d":
+        below = float(least[np.flatnonzero(known) == 0].sum())
+        above -= below
+    return (
+        math.sqrt(z * z * variance + (z * z * below) ** 2),
+        math.sqrt(z * z * variance + (z * z * above) ** 2),
+    )
 
 
 def _unit(part: str, squares: Numbers, totals: Numbers, sums: Sums) -> float:

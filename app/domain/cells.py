@@ -16,7 +16,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-ENGINE_VERSION = 3
+ENGINE_VERSION = 4
 
 
 def context_key(

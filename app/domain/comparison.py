@@ -96,7 +96,7 @@ def compare(
     if strata is not None and members is not None and samples < strata.samples:
         sums = Sums()
         sums.add(members[:samples].astype(np.intp), gains * strata.scale)
-        found = drop_of(replace(strata, score="answers"), sums, confidence)
+        found = drop_of(replace(strata, score="answers", apart=False), sums, confidence)
         assert found is not None
         return Difference(found.value, found.low, found.high, p, samples)
     share = gains / max(1, first.shape[1])

@@ -31,7 +31,7 @@ class EvaluationBody(Body):
 
     mode: Literal["adaptive", "exact", "knee"] | None = Field(None, description="adaptive.")
     half_width: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        None, description="How narrow is enough: to each side of the drop; 0.01."
+        None, description="How narrow is enough: half the width of a drop's interval; 0.01."
     )
     relative: Annotated[float, Field(ge=0, le=1)] | None = Field(
         None, description="Or this share of the drop, whichever is more; 0.1."

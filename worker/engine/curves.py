@@ -371,6 +371,7 @@ class CurveEngine(SensitivityEngine):
             scale=self._samples / max(1.0, answers),
             score=self._score,
             loss_scale=self._loss_scale(),
+            apart=bool(self._wrong),
         )
         return Stream.of(
             self._split,

@@ -141,6 +141,8 @@ class CurveReader:
         if said.strata is not None:
             said.strata.check(samples)
             strata = Strata.of(said.strata.model_dump())
+            wrong = said.correct is not None and samples - said.correct == strata.sizes[0]
+            require(wrong or not strata.apart, "other samples than the wrong ones apart")
         outcome, answers = outcome_of(said, samples, said.correct, None)
         require(said.kind != Kind.SINGLE_LABEL or answers in (0, 1), "answers of no sample")
         check_classes(said.by_class, said, samples)

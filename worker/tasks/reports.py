@@ -181,6 +181,7 @@ class StrataSaid(Report):
     scale: NotNegative
     score: Literal["answers", "loss"]
     loss_scale: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    apart: bool = False
     mark: Count = 0
 
     def check(self, samples: int) -> None:
@@ -215,6 +216,10 @@ class SumsSaid(Report):
             total = sum(value for value in self.d if value is not None)
             expected = strata.scale * (self.lost - self.gained)
             require(math.isclose(total, expected, rel_tol=1e-6, abs_tol=1e-6), "drops of no flips")
+        if strata.apart:
+            signs = zip((-1, *[1] * (STRATA - 1)), self.d, strict=True)
+            possible = all(value is None or sign * value >= 0 for sign, value in signs)
+            require(possible, "wrong answers lost, or right ones gained")
 
 
 def _possible(

@@ -21,6 +21,7 @@ from app.domain.adaptive import (
     reached,
 )
 from app.domain.stream_order import (
+    BENDS,
     CUTS,
     PREVIEW,
     RATES,
@@ -39,8 +40,8 @@ def sums_of(members: np.ndarray, drops: np.ndarray, rises: np.ndarray | None = N
     return sums
 
 
-def strata_with(members: np.ndarray) -> Strata:
-    return Strata(tuple(int(n) for n in np.bincount(members, minlength=STRATA)))
+def strata_with(members: np.ndarray, apart: bool = False) -> Strata:
+    return Strata(tuple(int(n) for n in np.bincount(members, minlength=STRATA)), apart=apart)
 
 
 @st.composite
@@ -90,20 +91,17 @@ def test_the_stream_is_an_order_of_all_samples(
 def test_every_beginning_gives_each_stratum_its_turn(
     split: tuple[np.ndarray, np.ndarray], seed: int
 ) -> None:
-    """No stratum is more than two samples away from its rate while others have samples left."""
+    """Whatever a stratum has given was due no later than what any other gives next."""
     members, _ = split
     order = members[stream_order(members, seed)]
     sizes = np.bincount(members, minlength=STRATA)
-    rates = np.asarray(RATES)
-    seen = np.stack([np.cumsum(order == stratum) for stratum in range(STRATA)], axis=1)
-    with np.errstate(all="ignore"):
-        turn = np.where(sizes > 0, seen / (sizes * rates), np.nan)
-        slack = np.where(sizes > 0, 1 / (sizes * rates), np.nan)
-    for at in range(len(order)):
-        open_ = (seen[at] < sizes) & (sizes > 0)
-        if open_.sum() > 1:
-            lowest = np.nanmin((turn[at] + slack)[open_])
-            assert (turn[at][sizes > 0] - 2 * slack[sizes > 0] <= lowest + 1e-9).all()
+    known = sizes > 0
+    pace, power = (sizes * RATES)[known], 1 / np.asarray(BENDS)[known]
+    seen = np.stack([np.cumsum(order == stratum) for stratum in range(STRATA)], axis=1)[:, known]
+    for given in seen:
+        due = np.maximum(0, given - 1) / pace
+        following = np.where(given < sizes[known], (given + 1) / pace, np.inf)
+        assert (due**power).max() <= (following**power).min() + 1e-9
 
 
 def test_a_preview_has_every_class_in_proportion() -> None:
@@ -179,6 +177,23 @@ def test_nothing_seen_to_differ_is_not_certain_to_be_the_same() -> None:
         assert 0.25 * 1.96**2 / seen < found.half_width < 2 * 1.96**2 / seen
     assert widths[0] / widths[1] == pytest.approx(2, rel=0.1)
     assert widths[1] / widths[2] == pytest.approx(2, rel=0.1)
+
+
+def test_right_answers_can_only_be_lost() -> None:
+    """Nothing seen to differ: what may be hidden lies above, but for what the wrong ones gain."""
+    members = strata_of(np.arange(10_000.0), np.arange(10_000) % 10 == 0)
+    order = stream_order(members, 0)[:512]
+    sums = sums_of(members[order], np.zeros(512))
+    alike, apart = drop_of(strata_with(members), sums), drop_of(strata_with(members, True), sums)
+    assert alike is not None and apart is not None
+    assert alike.high == -alike.low
+    assert alike.high * 0.8 < apart.high < alike.high
+    assert 0 < -apart.low < 0.3 * apart.high
+    assert apart.half_width == pytest.approx((apart.high - apart.low) / 2)
+    lost = sums_of(members[order], (np.arange(512) % 2 == 0) & (members[order] > 0))
+    wide = drop_of(strata_with(members, True), lost)
+    assert wide is not None
+    assert wide.high - wide.value == pytest.approx(wide.value - wide.low, rel=0.05), "much was seen"
 
 
 def test_goals() -> None:
@@ -308,7 +323,7 @@ def test_cells_stop_with_intervals_that_cover_as_promised(scene: str, confidence
     outside = stopped = whole = 0
     for seed in range(streams):
         members, cells = pruned_cells(scene, samples, seed)
-        strata, order = strata_with(members), stream_order(members, seed)
+        strata, order = strata_with(members, apart=True), stream_order(members, seed)
         for drops in cells:
             sums, at = Sums(), 0
             for look in looks_of(samples):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from itertools import pairwise
 
 import numpy as np
@@ -12,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.adaptive import Strata
-from app.domain.stream_order import PREVIEW, RATES, STRATA, first_samples, looks_of
+from app.domain.stream_order import PREVIEW, STRATA, first_samples, looks_of
 from tests.unit.engine.shown import CLASSES, SCENES, WHOLE, engine_of, measured, shown
 from tests.unit.engine.traced import split_of
 from worker.engine import stream as streams
@@ -46,24 +45,6 @@ def strata(draw: st.DrawFn) -> np.ndarray:
     sizes = draw(st.lists(st.integers(0, 60), min_size=STRATA, max_size=STRATA).filter(any))
     generator = np.random.default_rng(draw(st.integers(0, 99)))
     return generator.permutation(np.repeat(np.arange(STRATA), sizes))
-
-
-@given(strata(), st.integers(0, 2**32 - 1))
-def test_every_beginning_is_a_stratified_sample(members: np.ndarray, seed: int) -> None:
-    """At some one time t each stratum has given min(1, rate * t) of its samples, to less than one.
-
-    A stratum's k-th sample comes at a time from (k - 1) / (rate * size) to k / (rate * size).
-    """
-    stream = stream_of(members, seed)
-    sizes, given_ = np.bincount(members, minlength=STRATA), np.zeros(STRATA)
-    for stratum in stream.members:
-        given_[stratum] += 1
-        latest, earliest = math.inf, 0.0
-        for at in np.flatnonzero(sizes):
-            earliest = max(earliest, (given_[at] - 1) / (RATES[at] * sizes[at]))
-            if given_[at] < sizes[at]:
-                latest = min(latest, (given_[at] + 1) / (RATES[at] * sizes[at]))
-        assert earliest <= latest + 1e-12
 
 
 @given(strata(), st.integers(0, 99), st.booleans())

@@ -147,7 +147,7 @@ def test_the_page_says_everything_and_loads_nothing(tmp_path: Path) -> None:
     page = (tmp_path / "report.html").read_text()
     assert "It is all zero." in page
     assert "batch norms re-estimated" in page
-    assert "wider than 1.00 points or 10 %" in page
+    assert "within ± 1.00 points or 10 %" in page
     assert "3 points from 260 evaluated samples" in page
     assert page.count("<tr") == 1 + 1 + 1 + 2 + 1 + 3
     assert "<b>conv</b>" not in page
