@@ -72,7 +72,7 @@ def evaluation_options(function: Callable[..., Any]) -> Callable[..., Any]:
             help="adaptive (default): samples until each drop is known well enough. exact: all "
             "samples. knee: only the largest sparsity of each layer within the tolerance.",
         ),
-        click.option("--half-width", type=float, help="Half the width of an interval; default 0.01."),
+        click.option("--half-width", type=float, help="Half an interval's width; default 0.01."),
         click.option("--relative", type=float, help="Or this share of the drop; default 0.1."),
         click.option("--confidence", type=float, help="Of all intervals; default 0.95."),
         click.option("--tolerance", type=float, help="The drop that is tolerated; default 0.01."),

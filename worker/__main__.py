@@ -136,7 +136,7 @@ def check_evaluation(asked: Mapping[str, Any]) -> None:
     help="adaptive: samples until each drop is known well enough. exact: all samples. knee: only "
     "the largest sparsity of each layer within the tolerance.",
 )
-@click.option("--half-width", type=float, help="Adaptive: half the width of an interval; default 0.01.")
+@click.option("--half-width", type=float, help="Adaptive: half an interval's width; default 0.01.")
 @click.option(
     "--relative", type=float, help="Adaptive: or this share of the drop, if more; default 0.1."
 )

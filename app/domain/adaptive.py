@@ -24,12 +24,12 @@ Numbers = NDArray[np.float64]
 
 PROFILE = (0.072, 0.264, 0.114, 0.046, 0.015, 0.0044, 0.0008, 0.0001)
 """How often answers changed in each stratum, mean over the cells of a ResNet-20 that lost little.
-Only the proportions count, and only in part (`_TRUST`) of what is expected before it is seen."""
+Only the proportions count, and only half (`_TRUST`) of what is expected before it is seen."""
 WHOLE_BELOW = 400
 """Splits of at most so many samples are always measured whole: little could be saved."""
 _SHRINKAGE = 2.0
 """So many samples' worth of what is expected of a stratum is mixed into what it has shown."""
-_TRUST = 0.65
+_TRUST = 0.5
 """The rest of what is expected is that all strata change alike."""
 _SURE = 256
 """Looks at fewer samples may spend the error of an interval only in proportion."""

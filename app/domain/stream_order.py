@@ -16,8 +16,8 @@ Numbers = NDArray[np.float64]
 
 CUTS = (0.02, 0.05, 0.10, 0.20, 0.35, 0.60)
 """Where samples that the dense network gets right are cut, by rising margin."""
-RATES = (1.0, 1.4, 1.4, 1.3, 1.15, 1.1, 1.0, 0.75)
-BENDS = (0.75, 0.7, 0.75, 0.8, 0.95, 1.1, 1.1, 1.1)
+RATES = (1.05, 2.2, 1.5, 1.4, 1.15, 1.15, 0.85, 0.6)
+BENDS = (0.75, 0.85, 0.8, 0.9, 1.0, 1.1, 1.0, 1.0)
 """When the samples of each stratum come: at a time t of the stream, which runs from 0 to about 1,
 it has given rate * t ** bend of its samples. Cells that change little are measured by a few samples
 of the hard strata, and stop early; those that change much need the strata as they are."""

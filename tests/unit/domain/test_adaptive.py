@@ -98,9 +98,9 @@ def test_every_beginning_gives_each_stratum_its_turn(
     known = sizes > 0
     pace, power = (sizes * RATES)[known], 1 / np.asarray(BENDS)[known]
     seen = np.stack([np.cumsum(order == stratum) for stratum in range(STRATA)], axis=1)[:, known]
-    for given in seen:
-        due = np.maximum(0, given - 1) / pace
-        following = np.where(given < sizes[known], (given + 1) / pace, np.inf)
+    for counts in seen:
+        due = np.maximum(0, counts - 1) / pace
+        following = np.where(counts < sizes[known], (counts + 1) / pace, np.inf)
         assert (due**power).max() <= (following**power).min() + 1e-9
 
 
@@ -185,7 +185,8 @@ def test_right_answers_can_only_be_lost() -> None:
     order = stream_order(members, 0)[:512]
     sums = sums_of(members[order], np.zeros(512))
     alike, apart = drop_of(strata_with(members), sums), drop_of(strata_with(members, True), sums)
-    assert alike is not None and apart is not None
+    assert alike is not None
+    assert apart is not None
     assert alike.high == -alike.low
     assert alike.high * 0.8 < apart.high < alike.high
     assert 0 < -apart.low < 0.3 * apart.high
