@@ -43,6 +43,7 @@ def dense_json(dense: Dense, low: float | None, high: float | None) -> JSON:
         "high": high,
         "samples": dense.samples,
         "metrics": estimates(dense.metrics, dense.accuracy, low, high, dense.loss),
+        "arithmetic": dense.arithmetic,
     }
 
 

@@ -78,7 +78,11 @@ FACTS = tuple(name for name in PointFacts._fields if name != "sums")
 
 @dataclass(frozen=True)
 class Dense:
-    """The dense network's figures on the split."""
+    """The dense network's figures on the split.
+
+    `arithmetic`: where bfloat16 was asked for, what was computed in, and how far that is from
+    float32: `{used, reason, samples, answers, differing, loss, loss_float32}`.
+    """
 
     kind: Kind
     samples: int
@@ -86,6 +90,7 @@ class Dense:
     loss: float | None = None
     metrics: Mapping[str, JSON] = field(default_factory=dict[str, JSON])
     strata: Strata | None = None
+    arithmetic: JSON | None = None
 
     def value(self, metric: str) -> float | None:
         return self.metrics.get(metric, NOTHING).get("value")

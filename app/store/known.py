@@ -30,6 +30,7 @@ def dense_of(row: Baseline) -> Dense:
         loss=row.loss,
         metrics=row.metrics or {},
         strata=Strata.of(row.strata) if row.strata else None,
+        arithmetic=row.arithmetic,
     )
 
 

@@ -134,6 +134,7 @@ def baseline_json(row: Baseline) -> dict[str, Any]:
         "high": row.high,
         "samples": row.samples,
         "metrics": row.metrics,
+        "arithmetic": row.arithmetic,
     }
 
 

@@ -224,7 +224,8 @@ class Baseline(Base):
     """The dense network's figures in one context. `kind`: what is predicted, as app.domain.metrics.
 
     `correct`, `accuracy` and its interval are null where answers are not right or wrong. `strata`:
-    how the split is stratified, as app.domain.adaptive.
+    how the split is stratified, as app.domain.adaptive. `arithmetic`: where bfloat16 was asked
+    for, how far it is from float32, as app.domain.point_facts.
     """
 
     __tablename__ = "baseline"
@@ -239,6 +240,7 @@ class Baseline(Base):
     high: Mapped[float | None] = mapped_column(Finite)
     metrics: Mapped[dict[str, Any] | None] = mapped_column(Document)
     strata: Mapped[dict[str, Any] | None] = mapped_column(Document)
+    arithmetic: Mapped[dict[str, Any] | None] = mapped_column(Document)
 
 
 class Point(Base):

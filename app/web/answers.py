@@ -156,6 +156,26 @@ class Accuracy(BaseModel):
     metrics: dict[str, Estimate]
 
 
+class Arithmetic(BaseModel):
+    """Where bfloat16 was asked for: what was computed in (`used`), and why not in bfloat16
+    (`reason`). `differing` of `answers` of the first `samples` samples are other answers than the
+    intact network gives in float32; null for numbers. `loss` and `loss_float32` are of these."""
+
+    used: str
+    reason: str | None
+    samples: int
+    answers: int
+    differing: int | None
+    loss: float | None
+    loss_float32: float | None
+
+
+class Dense(Accuracy):
+    """The intact network. `arithmetic`: null in float32."""
+
+    arithmetic: Arithmetic | None
+
+
 class Point(Accuracy):
     """One measured point, known from `samples` of the `of` samples of the split.
 
@@ -322,7 +342,7 @@ class AnalysisSummary(Judged):
     progress: Progress
     paused: bool
     priority: Priority
-    baseline: Accuracy | None
+    baseline: Dense | None
     created_at: str
 
 

@@ -1,8 +1,9 @@
 """One way of measuring a network's curves, in a process of its own: a line in, a round, a line out.
 
-`python -m tests.benchmarks.curve_contestant NETWORK SAMPLES WAY [PART OF]`. The naive way copies
-the whole model for every cell and runs all of it, with malloc as it comes; since that takes hours,
-it is measured on some cells and samples and told a sample of a cell. `PART OF` deals the units out.
+`python -m tests.benchmarks.curve_contestant NETWORK SAMPLES WAY [PART OF [THREADS]]`. The naive way
+copies the whole model for every cell and runs all of it, with malloc as it comes; since that takes
+hours, it is measured on some cells and samples and told a sample of a cell. `PART OF` deals the
+units out.
 """
 
 from __future__ import annotations
@@ -152,8 +153,10 @@ def rate(precision: str) -> float:
     return size**3 / best
 
 
-def main(network: str, samples: str, way: str, part: str = "0", of: str = "1") -> None:
-    torch.set_num_threads(1)
+def main(
+    network: str, samples: str, way: str, part: str = "0", of: str = "1", threads: str = "1"
+) -> None:
+    torch.set_num_threads(int(threads))
     torch.set_grad_enabled(False)
     model, split = network_of(network, int(samples))
     model.train_mode(False)

@@ -132,18 +132,27 @@ def test_exact_curves(network: str) -> None:
 
 @WITH_DATA
 def test_two_processes_against_one() -> None:
-    """The same curves by one process, and by two with half of the units each: wall-clock time."""
+    """The same curves by one process, and by two with half of the units each: wall-clock time.
+
+    Beside them one process with two threads: that a worker computes in processes of one thread each
+    rests on this comparison.
+    """
     alone = Contestant("resnet20", 512, "exact")
+    threaded = Contestant("resnet20", 512, "exact", 0, 1, 2)
     pair = [Contestant("resnet20", 512, "exact", part, 2) for part in range(2)]
-    ratios = []
+    ratios, threads = [], []
     for _ in range(2):
         one = alone.round()
+        threads.append(one["wall"] / threaded.round()["wall"])
         began = time.perf_counter()
         for each in pair:
             each.start()
         both = [each.finish() for each in pair]
         ratios.append(one["wall"] / (time.perf_counter() - began))
         assert {**both[0]["table"], **both[1]["table"]} == one["table"]
-    for each in (alone, *pair):
+    for each in (alone, threaded, *pair):
         each.close()
-    print(f"\ntwo processes on {os.cpu_count()} cores: {max(ratios):.2f} times one")
+    print(
+        f"\non {os.cpu_count()} cores: two processes {max(ratios):.2f} times as fast as one,"
+        f" one with two threads {max(threads):.2f} times"
+    )

@@ -112,6 +112,7 @@ def explore_state(
                 "accuracy": {"value": DENSE, "low": low_high.low, "high": low_high.high},
                 "loss": {"value": 0.3, "low": None, "high": None},
             },
+            "arithmetic": None,
         },
         "criteria": list(criteria), "sparsities": list(grid), "seed": 0, "goals": [],
         "evaluation": dict(DEFAULT_EVALUATION) | dict(evaluation or {}),

@@ -77,6 +77,38 @@ def test_previews_are_small_faint_and_say_so(page: Page, stage: Stage) -> None:
     accessible(page)
 
 
+@pytest.mark.parametrize(
+    ("arithmetic", "words"),
+    [
+        (None, None),
+        (
+            {"used": "bfloat16", "reason": None, "answers": 1024, "differing": 3},
+            "bf16 changes 3 of 1,024 answers (0.29\u202f%) of the intact network.",
+        ),
+        (
+            {"used": "bfloat16", "reason": None, "answers": 0, "differing": None,
+             "loss": 0.25049, "loss_float32": 0.25051},
+            "bf16: the intact network's loss is 0.2505, in float32 0.2505.",
+        ),
+        (
+            {"used": "float32", "reason": "It has hooks.", "differing": None},
+            "Computed in float32, not bf16: It has hooks.",
+        ),
+    ],
+)  # fmt: skip
+def test_what_bfloat16_changes_is_said(
+    page: Page, stage: Stage, arithmetic: dict[str, Any] | None, words: str | None
+) -> None:
+    state = explore_state(all_at(640), names=NAMES)
+    state["analysis"]["baseline"]["arithmetic"] = arithmetic
+    open_page(page, stage, state)
+    line = page.locator("#precision-arithmetic")
+    if words is None:
+        expect(line).to_be_hidden()
+    else:
+        expect(line).to_have_text(words)
+
+
 def test_a_point_told_again_takes_the_place_of_the_old_one(page: Page, stage: Stage) -> None:
     open_page(page, stage, explore_state(all_at(32), names=NAMES), "&t=0,40*9")
     expect(page.locator("#curves .points path")).to_have_count(len(GRID))

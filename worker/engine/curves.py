@@ -20,10 +20,12 @@ from app.domain.adaptive import Strata, Sums
 from app.domain.errors import InvalidInput
 from app.domain.levels import coarse_to_fine
 from app.domain.metrics import Kind
-from app.domain.stream_order import PREVIEW, STRATA, first_samples, random_order, strata_of
+from app.domain.stream_order import PREVIEW, STRATA, first_samples, random_order
+from worker.engine.arithmetic import Arithmetic, beside_float32
 from worker.engine.calibration_pass import CalibrationPass, PrunedCell
 from worker.engine.cell_run import Bits, CellRun
 from worker.engine.curve_pulse import CurvePulse
+from worker.engine.dense_seen import DenseSeen
 from worker.engine.evaluation import paired_with_itself
 from worker.engine.objectives import Evaluation, Judged, SingleLabel
 from worker.engine.passes import Pass, Whole, pass_length
@@ -69,10 +71,8 @@ class CurveEngine(SensitivityEngine):
         self._stream: Stream | None = None
         self._first: np.ndarray | None = None
         self._dense_stream: DenseStream | None = None
-        self._hardness: list[np.ndarray] = []
-        self._wrong: list[np.ndarray] = []
-        self._counts: list[np.ndarray] = []
-        self._dense_hits: list[np.ndarray] | None = []
+        self._seen: DenseSeen
+        self._arithmetic: Arithmetic | None = None
         self._calibration: CalibrationPass | None = None
         self._first_scale = 1.0
         self.preview_dense: Evaluation | None = None
@@ -96,7 +96,7 @@ class CurveEngine(SensitivityEngine):
                 self._dense_stream = DenseStream(
                     self._model, self._stream, self.objective, Whole(flow), self._near_ties()
                 )
-            self._hardness, self._wrong, self._counts = [], [], []
+            self._seen.forget()
         return self._stream
 
     @property
@@ -107,11 +107,25 @@ class CurveEngine(SensitivityEngine):
     def dense_hits(self) -> Bits | None:
         """Which of the dense network's answers are right, in stream order; None for numbers."""
         order = self.stream.order
-        if not self._dense_hits:
+        if self._seen.hits is None:
             return None
         bits = Bits()
-        bits.add(np.concatenate(self._dense_hits)[order])
+        bits.add(np.concatenate(self._seen.hits)[order])
         return bits
+
+    def arithmetic(self, should_stop: Callable[[], bool] | None = None) -> Arithmetic | None:
+        """How far bfloat16 is from float32; None where it was not asked for. Raises Stopped."""
+        if self._options.precision == "float32":
+            return None
+        if self._arithmetic is None:
+            stream = self.stream
+            assert self._dense_stream is not None
+            with self._running():
+                self._arithmetic = beside_float32(
+                    self._model, stream, self._dense_stream, self.objective, self._compiled(),
+                    Pulse(should_stop),
+                )  # fmt: skip
+        return self._arithmetic
 
     def runs_for(self, wanted: Iterable[tuple[Cell, Any]]) -> list[CellRun]:
         """One run for all cells of a unit and criterion that remove as much, coarse levels first.
@@ -335,21 +349,8 @@ class CurveEngine(SensitivityEngine):
     def _see_dense(self, start: int, outputs: Tensor, labels: Tensor, judged: Judged) -> None:
         if start == 0:
             # An earlier run may have been stopped.
-            self._hardness, self._wrong, self._counts, self._dense_hits = [], [], [], []
-        counts = self.objective.counts(labels)
-        self._counts.append(counts)
-        if isinstance(self.objective, SingleLabel) and outputs.shape[1] > 1:
-            top = outputs.float().topk(2, dim=1).values
-            self._hardness.append((top[:, 1] - top[:, 0]).numpy())
-            assert judged.hits is not None
-            self._wrong.append(~judged.hits[0])
-        else:
-            with np.errstate(all="ignore"):
-                self._hardness.append(judged.losses[0] / np.maximum(1, counts))
-        if judged.hits is None or not self._keeps_hits:
-            self._dense_hits = None
-        elif self._dense_hits is not None:
-            self._dense_hits.append(judged.hits[0])
+            self._seen = DenseSeen(self.objective, self._keeps_hits)
+        self._seen.add(outputs, labels, judged)
 
     @property
     def _keeps_hits(self) -> bool:
@@ -363,15 +364,13 @@ class CurveEngine(SensitivityEngine):
         return self._stream.strata.scale if self._stream is not None else self._first_scale
 
     def _make_stream(self) -> Stream:
-        hardness = np.concatenate(self._hardness).astype(np.float64)
-        members = strata_of(hardness, np.concatenate(self._wrong) if self._wrong else None)
-        answers = float(sum(counts.sum() for counts in self._counts))
+        members = self._seen.members()
         strata = Strata(
             sizes_of(members),
-            scale=self._samples / max(1.0, answers),
+            scale=self._samples / max(1.0, self._seen.answers),
             score=self._score,
             loss_scale=self._loss_scale(),
-            apart=bool(self._wrong),
+            apart=self._seen.apart,
         )
         return Stream.of(
             self._split,

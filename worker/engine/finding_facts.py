@@ -15,7 +15,7 @@ def dense_of(engine: CurveEngine) -> tuple[Dense, dict[str, float | None]]:
 
     Measures it unless it has been. Raises InputMismatch when outputs and labels don't fit.
     """
-    said = engine.baseline().as_json()
+    said, arithmetic = engine.baseline().as_json(), engine.arithmetic()
     dense = Dense(
         engine.objective.kind,
         said["samples"],
@@ -23,6 +23,7 @@ def dense_of(engine: CurveEngine) -> tuple[Dense, dict[str, float | None]]:
         said["loss"],
         said["metrics"],
         engine.strata,
+        None if arithmetic is None else arithmetic.as_json(),
     )
     return dense, {"low": said["low"], "high": said["high"]}
 

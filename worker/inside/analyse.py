@@ -40,8 +40,8 @@ def run(job: InsideJob) -> dict[str, Any]:
     Tells `remarks` (`{units: [{unit, criterion, reason}]}`) for what can't be ranked, `preview`
     (`{dense, strata, points}`: all cells on the first samples, beside the dense network on them;
     only where nothing is known yet and the split is not tiny), `baseline` (the dense network's
-    figures with `strata`, `members`, `outcome`, `by_class`), `points` (`{points: [...]}`, as
-    `point_of`) and `progress` (`{fraction, seconds, samples}`).
+    figures with `strata`, `members`, `outcome`, `by_class`, `arithmetic`), `points`
+    (`{points: [...]}`, as `point_of`) and `progress` (`{fraction, seconds, samples}`).
     """
     arguments = job.arguments
     opened = open_both(job)
@@ -148,6 +148,7 @@ def resumed(
 def tell_baseline(job: InsideJob, engine: CurveEngine, confidence: float) -> None:
     dense = engine.baseline(job.should_stop)
     stream, hits = engine.stream, engine.dense_hits
+    arithmetic = engine.arithmetic(job.should_stop)
     members = stream.members.astype(np.uint8).tobytes()
     said = figures(dense, confidence) | {
         "of": dense.samples,
@@ -155,6 +156,7 @@ def tell_baseline(job: InsideJob, engine: CurveEngine, confidence: float) -> Non
         "members": packed(members),
         "outcome": None if hits is None else packed(hits.packed),
         "by_class": classes(dense.by_class),
+        "arithmetic": None if arithmetic is None else arithmetic.as_json(),
     }
     job.tell("baseline", said)
 

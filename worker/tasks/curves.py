@@ -149,7 +149,13 @@ class CurveReader:
         if outcome is not None:
             require(outcome.state is None or strata is not None, "samples of no strata")
             check_members(outcome.state, () if strata is None else strata.sizes)
-        dense = Dense(said.kind, samples, said.accuracy, said.loss, said.metrics_json(), strata)
+        arithmetic = None
+        if said.arithmetic is not None:
+            said.arithmetic.check(samples)
+            arithmetic = said.arithmetic.model_dump()
+        dense = Dense(
+            said.kind, samples, said.accuracy, said.loss, said.metrics_json(), strata, arithmetic
+        )
         self.found = BaselineFound(said, dense, outcome, answers)
         self.listener.baseline(self.found)
 

@@ -58,7 +58,11 @@ class PointWriter:
                 return
             figures = found.figures
             row = Baseline(
-                context=self.key, kind=figures.kind.value, strata=strata, **figures.columns()
+                context=self.key,
+                kind=figures.kind.value,
+                strata=strata,
+                arithmetic=found.dense.arithmetic,
+                **figures.columns(),
             )
             with self.context.write() as session:
                 points.add_baseline(session, row)

@@ -241,6 +241,23 @@ class ByClassSaid(Report):
     right: Annotated[list[Count], Field(max_length=MAX_CLASSES)]
 
 
+class ArithmeticSaid(Report):
+    """As `worker.engine.arithmetic.Arithmetic`."""
+
+    used: Literal["float32", "bfloat16"]
+    reason: Sentence | None
+    samples: Count
+    answers: Count
+    differing: Count | None
+    loss: Number | None
+    loss_float32: Number | None
+
+    def check(self, samples: int) -> None:
+        require((self.used == "float32") == (self.reason is not None), "arithmetic of no reason")
+        require(self.samples <= samples, "more samples compared than there are")
+        require((self.differing or 0) <= self.answers, "more answers differ than there are")
+
+
 class BaselineSaid(Figures):
     """The dense network: its figures, how the split is stratified, its answers along the stream.
 
@@ -252,6 +269,7 @@ class BaselineSaid(Figures):
     members: Packed | None = None
     outcome: Packed | None = None
     by_class: ByClassSaid | None = None
+    arithmetic: ArithmeticSaid | None = None
 
 
 class PointFigures(Figures):

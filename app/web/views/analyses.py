@@ -36,6 +36,7 @@ def baseline_view(row: Baseline | None) -> JSON | None:
         "high": row.high,
         "samples": row.samples,
         "metrics": estimates(row.metrics, row.accuracy, row.low, row.high, row.loss),
+        "arithmetic": row.arithmetic,
     }
 
 

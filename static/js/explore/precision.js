@@ -50,6 +50,23 @@ export function nearThresholds(levels, grid) {
   return [Math.min(lowest, Math.min(...chosen)), above.at(-1) ?? grid.at(-1)];
 }
 
+/**
+ * What bf16 changes in the intact network; empty where it was not asked for.
+ * @param {?{used: string, reason: ?string, answers: number, differing: ?number, loss: ?number, loss_float32: ?number}} arithmetic
+ */
+export function arithmeticWords(arithmetic) {
+  if (!arithmetic) return "";
+  const { used, reason, answers, differing } = arithmetic;
+  if (used !== "bfloat16") return `Computed in float32, not bf16: ${reason}`;
+  if (differing === null) {
+    const [own, exact] = [arithmetic.loss, arithmetic.loss_float32].map((loss) =>
+      loss === null ? "not finite" : loss.toPrecision(4));
+    return `bf16: the intact network's loss is ${own}, in float32 ${exact}.`;
+  }
+  const share = percent(differing / Math.max(1, answers), 2);
+  return `bf16 changes ${number(differing)} of ${plural(answers, "answer")} (${share}) of the intact network.`;
+}
+
 export class Precision {
   /** @param {import("./store.js").Store} store */
   constructor(store) {
@@ -122,6 +139,9 @@ export class Precision {
     if (partial) words.push(`${number(partial)} on a part`);
     if (counts.preview) words.push(plural(counts.preview, "preview"));
     $("#precision-say").textContent = `${words.join(", ")}.`;
+    const arithmetic = arithmeticWords(store.baseline?.arithmetic);
+    $("#precision-arithmetic").textContent = arithmetic;
+    $("#precision-arithmetic").hidden = !arithmetic;
     const rest = costOf(store, () => true, 0);
     const nothing = counts.points === 0;
     const exact = !nothing && rest.points === 0;

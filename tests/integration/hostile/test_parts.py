@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from sqlalchemy import select
 from app.store import points, steering
 from app.store.tables import (
     Analysis,
+    Baseline,
     Job,
     Outcome,
     Point,
@@ -30,6 +32,25 @@ from tests.integration.hostile.parts import (
 )
 from tests.integration.hostile.saying import Change, changed, put, refused
 from tests.integration.office import Office
+
+BFLOAT16 = {
+    "used": "bfloat16",
+    "reason": None,
+    "samples": 512,
+    "answers": 512,
+    "differing": 2,
+    "loss": 0.5,
+    "loss_float32": 0.51,
+}
+
+
+@pytest.mark.parametrize("said", [BFLOAT16, BFLOAT16 | {"used": "float32", "reason": "Hooks."}])
+def test_what_bfloat16_changes_is_stored(large: Office, said: dict[str, Any]) -> None:
+    cells = [a_whole(*cell) for cell in PART_CELLS]
+    large.walls.scripts["analyse"] = parting(cells, a_large_baseline() | {"arithmetic": said})
+    large.run()
+    with large.store.read() as session:
+        assert session.scalars(select(Baseline)).one().arithmetic == said
 
 
 def test_honest_parts_are_stored_with_what_follows_from_them(large: Office) -> None:
@@ -179,6 +200,15 @@ def test_a_whole_point_that_can_not_be_is_not_stored(large: Office, change: Chan
         put("strata", "score", "luck"),
         put("strata", "sizes", [124, 126, *[125] * 6]),
         put("strata", None),
+        put("arithmetic", {}),
+        put("arithmetic", {**BFLOAT16, "used": "int4"}),
+        put("arithmetic", {**BFLOAT16, "reason": "It was too slow."}),
+        put("arithmetic", {**BFLOAT16, "used": "float32"}),
+        put("arithmetic", {**BFLOAT16, "samples": LARGE + 1}),
+        put("arithmetic", {**BFLOAT16, "differing": 513}),
+        put("arithmetic", {**BFLOAT16, "differing": -1}),
+        put("arithmetic", {**BFLOAT16, "loss": float("nan")}),
+        put("arithmetic", {**BFLOAT16, "more": 1}),
         put("members", text_of(b"\0" * LARGE)),
         put("members", text_of(b"\x09" * LARGE)),
         put("members", text_of(b"\0" * 50_000_000)),

@@ -75,6 +75,7 @@ def document(**more: Any) -> dict[str, Any]:
             "high": 0.95,
             "samples": 100,
             "metrics": {"accuracy": {"value": 0.9, "low": 0.85, "high": 0.95}},
+            "arithmetic": None,
         },
         "remarks": [],
         "curves": [
@@ -153,6 +154,32 @@ def test_the_page_says_everything_and_loads_nothing(tmp_path: Path) -> None:
     assert "<b>conv</b>" not in page
     assert "<i>odd</i>" not in page
     assert "<script src=" not in page
+
+
+@pytest.mark.parametrize(
+    ("arithmetic", "words"),
+    [
+        (
+            {"used": "float32", "reason": "It has hooks.", "differing": None},
+            "float32, not bfloat16: It has hooks.",
+        ),
+        (
+            {"used": "bfloat16", "reason": None, "answers": 1024, "differing": 3},
+            "bfloat16 changes 3 of 1,024 answers of the dense network.",
+        ),
+        (
+            {"used": "bfloat16", "differing": None, "loss": 0.25049, "loss_float32": None},
+            "the dense network's loss is 0.2505, in float32 not finite.",
+        ),
+    ],
+)
+def test_the_page_says_what_bfloat16_changes(
+    tmp_path: Path, arithmetic: dict[str, Any], words: str
+) -> None:
+    said = document()
+    said["baseline"]["arithmetic"] = arithmetic
+    write_report(said, tmp_path / "report.html")
+    assert words in (tmp_path / "report.html").read_text()
 
 
 @pytest.mark.parametrize("mode", ["exact", "knee"])
