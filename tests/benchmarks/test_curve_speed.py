@@ -131,6 +131,24 @@ def test_exact_curves(network: str) -> None:
 
 
 @WITH_DATA
+def test_how_soon_there_is_something_to_see() -> None:
+    """Two processes with half of the units each, as a worker on two cores has them."""
+    for way in ("adaptive", "adaptive-bfloat16"):
+        pair = [Contestant("resnet20", MANY, way, part, 2) for part in range(2)]
+        for each in pair:
+            each.start()
+        both = [each.finish() for each in pair]
+        for each in pair:
+            each.close()
+        print(
+            f"\n{way}, {MANY} samples, two processes: all previewed after"
+            f" {max(each['preview'] for each in both):.2f} s, all units measured after"
+            f" {max(each['first'] for each in both):.2f} s, everything after"
+            f" {max(each['wall'] for each in both):.2f} s"
+        )
+
+
+@WITH_DATA
 def test_two_processes_against_one() -> None:
     """The same curves by one process, and by two with half of the units each: wall-clock time.
 
