@@ -27,6 +27,10 @@ class Difference:
     p: float
     samples: int
 
+    def reversed(self) -> Difference:
+        """By how much the second is ahead of the first."""
+        return replace(self, value=-self.value, low=-self.high, high=-self.low)
+
     def significant(self, confidence: float) -> bool:
         """Whether it is larger than the noise: the test says so, and so does the estimate."""
         return self.p < 1 - confidence and self.value > 0

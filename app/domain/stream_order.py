@@ -24,7 +24,7 @@ of the hard strata, and stop early; those that change much need the strata as th
 STRATA = len(RATES)
 PREVIEW = 32
 """The samples behind a preview: the first look."""
-_GROWTH, _STEP = 1.08, 32
+_GROWTH, _STEP = 1.08, 64
 """By how much the samples grow from look to look: the factor, and the least."""
 
 

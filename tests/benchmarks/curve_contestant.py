@@ -3,7 +3,7 @@
 `python -m tests.benchmarks.curve_contestant NETWORK SAMPLES WAY [PART OF [THREADS]]`. The naive way
 copies the whole model for every cell and runs all of it, with malloc as it comes; since that takes
 hours, it is measured on some cells and samples and told a sample of a cell. `PART OF` deals the
-units out.
+units out. NNI (`nni`) is timed the same way, where it is installed.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ GOALS = {
     "knee": Goal(half_width=0.01, confidence=0.99),
 }
 NAIVE_CELLS, NAIVE_SAMPLES = 6, 256
+PEER_LEVELS = (0.5, 0.8)
 
 
 def network_of(name: str, samples: int) -> tuple[Any, Any]:
@@ -80,6 +81,43 @@ def naive(model: Any, split: Any, units: list[Any]) -> dict[str, Any]:
     return {"cpu": (time.process_time() - began) / (samples * len(chosen))}
 
 
+def peer(model: Any, split: Any, units: list[Any]) -> dict[str, Any]:
+    """NNI's own sensitivity analysis of some convolutions, on the first samples of the split.
+
+    `table`: the share of right answers by unit and level.
+    """
+    from nni.compression.pytorch.utils.sensitivity_analysis import (  # type: ignore[import-not-found]
+        SensitivityAnalysis,
+    )
+
+    size = default_batch_size(model, split)
+    samples = min(NAIVE_SAMPLES // size * size or size, len(split))
+    module = copy.deepcopy(model.module)
+    layers = {f"{name}.weight": name for name, part in module.named_modules()
+              if isinstance(part, torch.nn.Conv2d)}  # fmt: skip
+    found = [layers[unit.id] for unit in units if unit.id in layers]
+    chosen = found[:: max(1, len(found) // 3)][:3]
+
+    def score() -> float:
+        right = 0
+        for start, stop in batch_bounds(samples, size):
+            inputs, labels = load_batch(model, split, start, stop)
+            with torch.inference_mode():
+                right += int((module(*inputs).argmax(1) == labels).sum())
+        return right / samples
+
+    began = time.process_time()
+    study = SensitivityAnalysis(module, score, list(PEER_LEVELS), "level")
+    said = study.analysis(specified_layers=chosen)
+    spent = time.process_time() - began
+    table = {
+        f"{name}.weight@{round(float(level) * 1e6)}": share
+        for name, curve in said.items()
+        for level, share in curve.items()
+    }
+    return {"cpu": spent / (samples * len(table)), "table": table, "samples": samples}
+
+
 def engine(way: str) -> Callable[[Any, Any, list[Any]], dict[str, Any]]:
     name, _, precision = way.partition("-")
 
@@ -113,6 +151,7 @@ def engine(way: str) -> Callable[[Any, Any, list[Any]], dict[str, Any]]:
             "cpu": spent,
             "wall": time.perf_counter() - wall,
             "cells": len(runs),
+            "dense": curves.baseline().accuracy,
             "evaluated": curves.evaluated_samples,
             "preview": max(first.values()),
             "first": max(ready.values()),
@@ -163,7 +202,7 @@ def main(
     units = [unit for unit in plain_units(model) if unit.prunable]
     for unit in units:
         find_weight(model, unit.id)
-    measure = naive if way == "naive" else engine(way)
+    measure = {"naive": naive, "nni": peer}.get(way) or engine(way)
     print("ready", flush=True)
     for _ in sys.stdin:
         found = measure(model, split, units[int(part) :: int(of)])

@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -128,6 +129,34 @@ def test_exact_curves_of_a_trained_network() -> None:
 def test_exact_curves(network: str) -> None:
     found = compared(network, NETWORKS[network], ["exact", "exact-bfloat16"], SHARE)
     assert found["exact"]["table"].keys() == found["exact-bfloat16"]["table"].keys()
+
+
+@WITH_DATA
+@pytest.mark.skipif(find_spec("nni") is None, reason="NNI 2.10.1 is not installed")
+def test_beside_nni() -> None:
+    """A sample of a cell by NNI's own loop, against exact curves of the same network; the shares
+    of right answers are the same ones."""
+    samples = 256
+    peer, naive = (Contestant("resnet20", samples, way) for way in ("nni", "naive"))
+    for each in (peer, naive):
+        each.round()
+    before, own_loop = peer.round(), naive.round()["cpu"]
+    exact = Contestant("resnet20", samples, "exact").round()
+    costs = [before["cpu"], peer.round()["cpu"]]
+    share = exact["cpu"] / (exact["cells"] * samples)
+    dense = exact["dense"]
+    same = [
+        abs(dense - exact["table"][key][0] - score) < 1e-9
+        for key, score in before["table"].items()
+        if key in exact["table"]
+    ]
+    print(
+        f"\nNNI {1e3 * median(costs):.2f} ms a sample of a cell, naive {1e3 * own_loop:.2f},"
+        f" exact {1e3 * share:.2f}: {median(costs) / share:.1f} times as fast as NNI;"
+        f" {sum(same)} of {len(same)} figures are the same"
+    )
+    assert same
+    assert all(same)
 
 
 @WITH_DATA

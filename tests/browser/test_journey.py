@@ -12,7 +12,7 @@ import torch
 from playwright.sync_api import Page, expect
 from safetensors.torch import load_file
 
-from tests.browser.looking import accessible
+from tests.browser.looking import accessible, settle
 from tests.support.live import LiveServer
 from tests.support.sample import Sample
 from worker.sample import DigitsNet
@@ -76,6 +76,7 @@ def test_from_upload_to_a_checkpoint_that_keeps_its_word(
     page.mouse.move(box["x"] + box["width"] * 0.3, box["y"] + 40, steps=5)
     page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + 60, steps=5)
     page.mouse.up()
+    settle(page)
     dragged = float(page.get_by_label(f"Sparsity of {LAYER} in percent").input_value())
     assert 45 <= dragged <= 75
     handle.focus()

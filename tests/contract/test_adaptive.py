@@ -345,6 +345,26 @@ def test_criteria_are_compared_on_the_same_samples(site: Site):
     problem(site.http.get("/api/analyses/99/comparison"), 404)
 
 
+def test_what_both_have_seen_decides_who_is_ahead(site: Site):
+    """The drop of one is of more samples, among which it lost more than on those of the other."""
+    made = start_analysis(site, criteria=["magnitude", "lamp"], sparsities=[0.5])
+    lease = take_job(site, "analyse")
+    right = write_dense(site, lease)
+    whole, part = right[:960].copy(), right[:320].copy()
+    whole[np.flatnonzero(whole)[-90:]] = False
+    part[np.flatnonzero(part)[:12]] = False
+    drops = [
+        write_part(site, lease, UNIT, 0.5, bits, criterion=name)["drop"]
+        for name, bits in (("magnitude", whole), ("lamp", part))
+    ]
+    assert drops[0] > drops[1]
+    (found,) = site.http.get(f"/api/analyses/{made['id']}/comparison").json()["items"]
+    assert (found["best"], found["runner_up"]) == ("magnitude", "lamp")
+    assert found["samples"] == 320
+    assert 0 < found["low"] < found["difference"] < found["high"]
+    assert found["p"] == mid_p(12, 0)
+
+
 def test_remarks_stand_in_the_place_of_curves(site: Site):
     made = start_analysis(site, sparsities=[0.5, 0.6])
     from app.store.tables import Analysis

@@ -16,7 +16,7 @@ from torch import Tensor
 from worker.engine.objectives import Objective, SingleLabel
 from worker.engine.passes import Whole
 
-NEAR = 5e-5
+NEAR = 1e-5
 """How near, beside the spread of a batch's outputs. Roundings seen are a tenth of it and less."""
 
 

@@ -85,6 +85,9 @@ def _levels(points: Sequence[PointFacts]) -> list[list[PointFacts]]:
 def _compared(found: Found, points: Sequence[PointFacts], answers: Answers) -> JSON:
     first, second = points[:2]
     difference = _difference(found, first, second, answers)
+    if difference is not None and difference.value < 0:
+        # Drops may be of different samples; what both saw decides.
+        first, second, difference = second, first, difference.reversed()
     confidence = found.reader.goals.confidence
     return {
         "unit": first.unit,
