@@ -38,7 +38,7 @@ GOALS = {
     "knee": Goal(half_width=0.01, confidence=0.99),
 }
 NAIVE_CELLS, NAIVE_SAMPLES = 6, 256
-PEER_LEVELS = (0.5, 0.8)
+PEER_LEVELS = (0.5, 0.75)
 
 
 def network_of(name: str, samples: int) -> tuple[Any, Any]:
