@@ -197,7 +197,7 @@ def arguments_of(asked: Asked, goals: Goals, cells: Sequence[Cell], threads: int
         "recalibrate": asked.recalibrate_batch_norm,
         "strata": None,
         "mode": goals.mode,
-        "refine": int(goals.evaluation["refine"]),
+        "refine": [int(goals.evaluation["refine"])] * len(grouped(cells)),
         "threads": threads,
         "cells": grouped(cells),
         "goals": [goals.base.as_json()],

@@ -391,6 +391,29 @@ def test_refined_levels_lie_around_the_tolerated_drop(desk: Desk) -> None:
     )
 
 
+def test_a_knee_is_refined_once(desk: Desk) -> None:
+    """Levels of its own lie on the knee's step; what is made sharper later gets no more of them."""
+    number = desk.analyse(
+        evaluation={"mode": "knee", "refine": 2, "tolerance": 0.05}, units=["head.weight"]
+    )
+    desk.work()
+    found = {level: point["drop"] for (_, _, level), point in desk.table(number).items()}
+    extra = [level for level in found if level not in LEVELS]
+    assert len(extra) == 2
+    below = max(level for level in (0, *LEVELS) if level < min(extra))
+    above = min(level for level in LEVELS if level > max(extra))
+    assert all(below < level < above for level in extra)
+    assert found[above] > 0.05
+    with desk.store.write() as session:
+        analyses.sharpen(
+            session, number,
+            {"units": None, "sparsities": None, "half_width": 0.004, "exact": False},
+        )  # fmt: skip
+    desk.work()
+    after = {level for _, _, level in desk.table(number)}
+    assert {level for level in after if level not in LEVELS} == set(extra)
+
+
 def test_a_changed_stream_voids_only_what_depends_on_it(desk: Desk) -> None:
     """Another machine may find other margins: parts begin anew, whole points stay facts."""
     number = desk.analyse(evaluation={"half_width": 0.05, "relative": 0.3})

@@ -261,8 +261,8 @@ class CurveEngine(SensitivityEngine):
         prefix = sum(self._seconds) * share
         costs = [self._cost(run.unit) * share for run in group]
         at, position = 0, 2
-        # What is first known beyond a preview, and long passes, are told as they end; the short ones
-        # that follow would spend their time on telling.
+        # What is first known beyond a preview, and long passes, are told as they end; the short
+        # ones that follow would spend their time on telling.
         telling = seen <= PREVIEW or time.monotonic() - told >= _TELL_SECONDS
         while at < len(group):
             length = pass_length(costs[at:], prefix, position, self.objective.row_bytes)

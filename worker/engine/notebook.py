@@ -39,7 +39,7 @@ from worker.engine.from_loader import gather, write_dataset
 from worker.engine.from_module import canonical_form
 from worker.engine.known_curves import JSON, Key, KnownCurves, Point
 from worker.engine.recalibration import has_batch_norm, remarks
-from worker.engine.search import GridSearch, KneeSearch, RefiningSearch, Search
+from worker.engine.search import GridSearch, KneeSearch, RefiningSearch, Search, curves
 from worker.engine.sensitivity import Cell
 from worker.engine.units import Unit, weight_units
 
@@ -235,9 +235,9 @@ class Sensitivity:
             run.goal = _strictest(run, goals)
             if run.seen:
                 run.judge(engine.strata)
+        refine = self._more_levels(int(goals.evaluation["refine"]))
         if goals.mode != "knee":
-            refine = int(goals.evaluation["refine"])
-            if not refine:
+            if not any(refine.values()):
                 return [GridSearch(self._runs)]
             search = RefiningSearch(
                 self._runs, lambda: engine.strata, goals.tolerance, refine, self._new_run
@@ -245,8 +245,15 @@ class Sensitivity:
             return [search]
         sharper = [run for run in self._runs if _sharpened(run, goals)]
         rest = [run for run in self._runs if not _sharpened(run, goals)]
-        knees = KneeSearch(rest, lambda: engine.strata, goals.tolerance)
+        knees = KneeSearch(rest, lambda: engine.strata, goals.tolerance, refine, self._new_run)
         return [knees, *([GridSearch(sharper)] if sharper else [])]
+
+    def _more_levels(self, refine: int) -> dict[tuple[str, str], int]:
+        """How many levels beside the grid each curve may get still."""
+        left = dict.fromkeys(curves(self._runs), refine)
+        for run in self._runs:
+            left[run.unit, run.criterion] -= run.cells[0].level not in self._levels
+        return left
 
     def _new_run(self, cell: Cell) -> CellRun:
         (run,) = self._engine.runs_for([(cell, self._goals.of_cell(cell.unit, cell.level))])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -12,6 +12,8 @@ from worker.engine.cell_run import CellRun
 from worker.engine.sensitivity import Cell
 
 MakeRun = Callable[[Cell], CellRun]
+Curve = tuple[str, str]
+"""Unit and criterion."""
 
 
 class Search(Protocol):
@@ -54,7 +56,7 @@ class GridSearch:
 
 
 class RefiningSearch(GridSearch):
-    """The grid, then `refine` more levels for each curve where it crosses the tolerated drop.
+    """The grid, then more levels where curves cross the tolerated drop, `refine` of them for each.
 
     Each halves the step between the last level below the tolerance, counted from the dense
     network's end, and the first above it: the first crossing, so that no cliff is stepped over.
@@ -66,14 +68,14 @@ class RefiningSearch(GridSearch):
         runs: Iterable[CellRun],
         strata: Callable[[], Strata],
         tolerance: float,
-        refine: int,
+        refine: Mapping[Curve, int],
         make: MakeRun,
     ) -> None:
         super().__init__(runs)
         self._strata = strata
         self._tolerance = tolerance
         self._make = make
-        self._left = dict.fromkeys(curves(self._runs), refine)
+        self._left = {key: refine.get(key, 0) for key in curves(self._runs)}
 
     def active(self) -> list[CellRun]:
         found = super().active()
@@ -91,19 +93,14 @@ class RefiningSearch(GridSearch):
         return fresh
 
     def _between(self, runs: Sequence[CellRun]) -> int | None:
-        low, removed = 0, 0
+        below: CellRun | None = None
         for run in runs:
             drop = drop_of(self._strata(), run.sums)
             if drop is None:
                 return None
-            level = run.cells[0].level
             if drop.value > self._tolerance:
-                middle = (low + level) // 2
-                step = LEVEL_SCALE / max(1, run.size)
-                # Without a whole entry between them there is nothing to find out.
-                worth = run.removed - removed > 1 and level - low > max(2.0, step)
-                return middle if worth else None
-            low, removed = level, run.removed
+                return middle_level(below, run)
+            below = run
         return None
 
 
@@ -115,6 +112,7 @@ class _Bracket:
     low: int = -1
     high: int = 0
     probe: int | None = None
+    left: int = 0
 
 
 class KneeSearch:
@@ -123,18 +121,28 @@ class KneeSearch:
     The first guess comes from the previews. Each probe is measured until it is clear on which side
     of the tolerance its drop is, or known to the goal's width. Bisection trusts that curves fall;
     so once a knee is found, every lower level whose drop looks beyond the tolerance is probed too,
-    and the knee moves below it if it is.
+    and the knee moves below it if it is. Then, as in `RefiningSearch`, `refine` more levels for
+    each curve halve the step above it.
     """
 
     def __init__(
-        self, runs: Iterable[CellRun], strata: Callable[[], Strata], tolerance: float
+        self,
+        runs: Iterable[CellRun],
+        strata: Callable[[], Strata],
+        tolerance: float,
+        refine: Mapping[Curve, int] | None = None,
+        make: MakeRun | None = None,
     ) -> None:
         self._runs = list(runs)
         self._strata = strata
         self._tolerance = tolerance
+        self._make = make
         for run in self._runs:
             run.goal = replace(run.goal, tolerance=tolerance)
-        self._brackets = [_Bracket(runs, high=len(runs)) for runs in curves(self._runs).values()]
+        self._brackets = [
+            _Bracket(runs, high=len(runs), left=(refine or {}).get(key, 0))
+            for key, runs in curves(self._runs).items()
+        ]
         self._started = False
 
     def runs(self) -> Sequence[CellRun]:
@@ -179,6 +187,8 @@ class KneeSearch:
         while True:
             if bracket.high - bracket.low <= 1:
                 at = self._suspect(bracket)
+                if at is None and self._refined(bracket):
+                    continue
                 if at is None:
                     return
             else:
@@ -189,6 +199,22 @@ class KneeSearch:
                 bracket.probe = at
                 return
             self._note(bracket, at)
+
+    def _refined(self, bracket: _Bracket) -> bool:
+        """Put a new level between the knee and what is beyond it; whether there is room for one."""
+        if self._make is None or bracket.left <= 0 or bracket.high >= len(bracket.runs):
+            return False
+        beyond = bracket.runs[bracket.high]
+        level = middle_level(bracket.runs[bracket.low] if bracket.low >= 0 else None, beyond)
+        if level is None:
+            return False
+        bracket.left -= 1
+        run = self._make(Cell(beyond.unit, beyond.criterion, level))
+        run.goal = replace(run.goal, tolerance=self._tolerance)
+        bracket.runs.insert(bracket.high, run)
+        bracket.high += 1
+        self._runs.append(run)
+        return True
 
     def _suspect(self, bracket: _Bracket) -> int | None:
         """A level below the knee that looks too bad to be below it, and was not probed yet."""
@@ -219,9 +245,21 @@ class KneeSearch:
         return within
 
 
-def curves(runs: Iterable[CellRun]) -> dict[tuple[str, str], list[CellRun]]:
+def middle_level(below: CellRun | None, above: CellRun) -> int | None:
+    """The level half-way between two runs (None: the dense network); None where nothing is between.
+
+    Without a whole entry between them there is nothing to find out.
+    """
+    low, removed = (below.cells[0].level, below.removed) if below is not None else (0, 0)
+    level = above.cells[0].level
+    step = LEVEL_SCALE / max(1, above.size)
+    worth = above.removed - removed > 1 and level - low > max(2.0, step)
+    return (low + level) // 2 if worth else None
+
+
+def curves(runs: Iterable[CellRun]) -> dict[Curve, list[CellRun]]:
     """Runs by unit and criterion, by rising number of entries removed."""
-    found: dict[tuple[str, str], list[CellRun]] = {}
+    found: dict[Curve, list[CellRun]] = {}
     for run in runs:
         found.setdefault((run.unit, run.criterion), []).append(run)
     for some in found.values():

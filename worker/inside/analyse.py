@@ -33,8 +33,8 @@ def run(job: InsideJob) -> dict[str, Any]:
     """Files as `open_both`, arguments `split`, `seed`, `confidence`, `method`, `precision`,
     `recalibrate`, `threads`, `mode`, `tolerance`, `refine`, `cells`, `goals`, `goal_of`, `known`.
 
-    `cells` is `[[unit, criterion, [level, ...]], ...]`; `goal_of` has for each of its levels the
-    number of its goal in `goals`; `known` what earlier runs know: `{unit, criterion, level,
+    `cells` is `[[unit, criterion, [level, ...]], ...]`; `refine` has for each of these how many
+    more levels it may get, `goal_of` for each of its levels the number of its goal in `goals`; `known` what earlier runs know: `{unit, criterion, level,
     samples, sums, state}`, to go on from where there is a state.
 
     Tells `remarks` (`{units: [{unit, criterion, reason}]}`) for what can't be ranked, `preview`
@@ -109,14 +109,18 @@ def engine_of(opened: Opened, arguments: Mapping[str, Any]) -> CurveEngine:
 def search_of(
     engine: CurveEngine, runs: list[CellRun], goal: Goal, arguments: Mapping[str, Any]
 ) -> Search:
-    tolerance, refine = arguments["tolerance"], arguments["refine"]
+    tolerance = arguments["tolerance"]
+    refine = {
+        (unit, criterion): more
+        for (unit, criterion, _), more in zip(arguments["cells"], arguments["refine"], strict=True)
+    }
+
+    def make(cell: Cell) -> CellRun:
+        return engine.runs_for([(cell, goal)])[0]
+
     if arguments["mode"] == "knee":
-        return KneeSearch(runs, lambda: engine.strata, tolerance)
-    if refine:
-
-        def make(cell: Cell) -> CellRun:
-            return engine.runs_for([(cell, goal)])[0]
-
+        return KneeSearch(runs, lambda: engine.strata, tolerance, refine, make)
+    if any(refine.values()):
         return RefiningSearch(runs, lambda: engine.strata, tolerance, refine, make)
     return GridSearch(runs)
 

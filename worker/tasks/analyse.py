@@ -42,12 +42,13 @@ def analyse(context: JobContext) -> None:
 
 @dataclass(frozen=True)
 class Part:
-    """Cells that are measured in one way. `every`: each of them has to be told."""
+    """Cells that are measured in one way. `every`: each of them has to be told. `refines`: curves
+    may get levels beside the grid."""
 
     mode: str
     cells: Sequence[Cell]
     every: bool
-    refine: int
+    refines: bool
 
 
 @dataclass
@@ -111,16 +112,20 @@ class Setting:
 
     def parts(self) -> list[Part]:
         """What has to be measured still; the cells of a knee search and others apart."""
-        refine = int(self.goals.evaluation["refine"])
+        refine = sum(self.more_levels(grouped(self.cells)))
         missing = [cell for cell in self.cells if cell not in self.settled]
         if self.goals.mode != "knee":
             if not missing and not refine and self.baseline is not None:
                 return []
             cells = self.cells if refine else missing
-            return [Part(self.goals.mode, cells, every=True, refine=refine)]
+            return [Part(self.goals.mode, cells, every=True, refines=refine > 0)]
         sharper = [cell for cell in missing if self.goals.sharpened(cell[0], cell[2]) is not None]
-        search = Part("knee", self.cells, every=False, refine=refine)
-        return [search, *([Part("adaptive", sharper, True, 0)] if sharper else [])]
+        search = Part("knee", self.cells, every=False, refines=refine > 0)
+        return [search, *([Part("adaptive", sharper, True, False)] if sharper else [])]
+
+    def more_levels(self, curves: Sequence[tuple[str, str, list[int]]]) -> list[int]:
+        """How many levels a refinement may add still to each of these curves, as `grouped`."""
+        return more_levels(curves, self.analysis.levels, int(self.goals.evaluation["refine"]))
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -176,7 +181,7 @@ def measure(setting: Setting, part: Part) -> None:
     dealt = shares(part.cells, setting.model, most)
     threads = None if crew is None else crew.threads(len(dealt))
     sizes = uploads.unit_sizes(setting.model)
-    everything = part.refine > 0 or part.mode == "knee"
+    everything = part.refines or part.mode == "knee"
     writer = PointWriter(
         context,
         setting.key,
@@ -192,11 +197,13 @@ def measure(setting: Setting, part: Part) -> None:
     children: list[Child] = []
     for cells in dealt:
         goals, numbers = setting.goals_of(cells, part.mode)
+        curves = grouped(cells)
+        more = setting.more_levels(curves) if part.refines else [0] * len(curves)
         arguments = setting.arguments | {
             "mode": part.mode,
-            "refine": part.refine,
+            "refine": more,
             "threads": threads,
-            "cells": grouped(cells),
+            "cells": curves,
             "goals": goals,
             "goal_of": grouped_numbers(cells, numbers),
             "known": setting.known_of(cells, everything),
@@ -207,7 +214,7 @@ def measure(setting: Setting, part: Part) -> None:
             setting.size,
             setting.goals,
             every=part.every,
-            extra=part.refine,
+            extra=max(more, default=0),
             known=frozenset(cell for cell in cells if cell in setting.settled),
         )
         children.append(Child(arguments, wanted, weight=len(cells)))
@@ -223,6 +230,14 @@ def grouped(cells: Sequence[Cell]) -> list[tuple[str, str, list[int]]]:
     for unit, criterion, level in cells:
         found.setdefault((unit, criterion), []).append(level)
     return [(unit, criterion, levels) for (unit, criterion), levels in found.items()]
+
+
+def more_levels(
+    curves: Sequence[tuple[str, str, list[int]]], grid: Sequence[int], refine: int
+) -> list[int]:
+    """Of `refine` levels beside the grid, how many each curve has not got yet."""
+    own = set(grid)
+    return [max(0, refine - sum(level not in own for level in curve[2])) for curve in curves]
 
 
 def grouped_numbers(cells: Sequence[Cell], numbers: Sequence[int]) -> list[list[int]]:

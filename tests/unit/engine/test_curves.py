@@ -159,7 +159,8 @@ def test_outputs_that_are_nan_are_settled_in_the_end(task: str, mode: str) -> No
         search = KneeSearch(runs, lambda: engine.strata, 0.05)
     elif mode == "refine":
         make = lambda cell: engine.runs_for([(cell, goal)])[0]  # noqa: E731
-        search = RefiningSearch(runs, lambda: engine.strata, 0.05, 2, make)
+        more = {(run.unit, run.criterion): 2 for run in runs}
+        search = RefiningSearch(runs, lambda: engine.strata, 0.05, more, make)
     fractions: list[float] = []
     told = measured(engine, search=search, on_progress=fractions.append)
     found = last(told)[Cell("first.weight", "magnitude", 1_000_000)]

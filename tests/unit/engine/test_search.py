@@ -172,7 +172,11 @@ def refined(
     """The levels that were added, in their order, and the rounds."""
     runs = [run_of("u", level, size) for level in levels]
     search = RefiningSearch(
-        runs, lambda: STRATA_OF_ALL, TOLERANCE, refine, lambda c: run_of(c.unit, c.level, size)
+        runs,
+        lambda: STRATA_OF_ALL,
+        TOLERANCE,
+        dict.fromkeys(curves(runs), refine),
+        lambda c: run_of(c.unit, c.level, size),
     )
     rounds = drive(search, drop)
     return [run.cells[0].level for run in search.runs()[len(levels) :]], rounds
@@ -230,10 +234,56 @@ def test_units_of_few_entries_have_no_level_twice(
 def test_curves_are_refined_each_for_itself(refine: int) -> None:
     runs = [run_of(unit, level) for unit in "abc" for level in (200_000, 800_000)]
     search = RefiningSearch(
-        runs, lambda: STRATA_OF_ALL, TOLERANCE, refine, lambda c: run_of(c.unit, c.level)
+        runs,
+        lambda: STRATA_OF_ALL,
+        TOLERANCE,
+        dict.fromkeys(curves(runs), refine),
+        lambda c: run_of(c.unit, c.level),
     )
     edges = {"a": 300_000, "b": 500_000, "c": 900_000}
     rounds = drive(search, lambda run: 0.5 if run.removed > edges[run.unit] else 0.0)
     more = {key[0]: len(some) - 2 for key, some in curves(search.runs()).items()}
     assert more == {"a": refine, "b": refine, "c": 0}
     assert len(rounds) == 1 + refine
+
+
+def knees_refined(
+    size: int, levels: Sequence[int], edges: dict[str, int], refine: int
+) -> tuple[KneeSearch, list[list[CellRun]]]:
+    """Knees of curves that are within up to an edge (entries removed)."""
+    runs = [run_of(unit, level, size) for unit in edges for level in levels]
+    search = KneeSearch(
+        runs,
+        lambda: STRATA_OF_ALL,
+        TOLERANCE,
+        dict.fromkeys(curves(runs), refine),
+        lambda c: run_of(c.unit, c.level, size),
+    )
+    return search, drive(search, lambda run: 0.5 if run.removed > edges[run.unit] else 0.0)
+
+
+def test_a_knee_is_found_more_finely_where_curves_may_have_more_levels() -> None:
+    edges = {"a": 310_000, "b": 90_000, "c": 990_000}
+    search, _ = knees_refined(10**6, (200_000, 400_000, 800_000), edges, 3)
+    more = {key[0]: len(some) - 3 for key, some in curves(search.runs()).items()}
+    assert more == {"a": 3, "b": 3, "c": 0}
+    # 300,000 is within, 350,000 and 325,000 are beyond; 100,000 and 50,000 and 75,000 likewise.
+    assert knee_of(search) == [300_000, 75_000, 800_000]
+    assert all(run.goal.tolerance == TOLERANCE for run in search.runs())
+
+
+@settings(max_examples=60)
+@given(
+    st.integers(2, 40),
+    st.lists(st.integers(1, LEVEL_SCALE), min_size=1, max_size=6, unique=True).map(sorted),
+    st.integers(0, 40),
+)
+def test_with_enough_levels_a_knee_is_known_to_the_entry(
+    size: int, levels: list[int], edge: int
+) -> None:
+    distinct = list({removed_count(to_sparsity(level), size): level for level in levels}.values())
+    search, _ = knees_refined(size, distinct, {"u": edge}, 12)
+    removed = sorted(run.removed for run in search.runs())
+    assert len(removed) == len(set(removed))
+    if removed[-1] > edge:
+        assert max(knee_of(search)[0], 0) == edge
