@@ -34,8 +34,9 @@ def run(job: InsideJob) -> dict[str, Any]:
     `recalibrate`, `threads`, `mode`, `tolerance`, `refine`, `cells`, `goals`, `goal_of`, `known`.
 
     `cells` is `[[unit, criterion, [level, ...]], ...]`; `refine` has for each of these how many
-    more levels it may get, `goal_of` for each of its levels the number of its goal in `goals`; `known` what earlier runs know: `{unit, criterion, level,
-    samples, sums, state}`, to go on from where there is a state.
+    more levels it may get, `goal_of` for each of its levels the number of its goal in `goals`;
+    `known` what earlier runs know: `{unit, criterion, level, samples, sums, state}`, to go on from
+    where there is a state.
 
     Tells `remarks` (`{units: [{unit, criterion, reason}]}`) for what can't be ranked, `preview`
     (`{dense, strata, points}`: all cells on the first samples, beside the dense network on them;
