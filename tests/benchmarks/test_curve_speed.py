@@ -178,6 +178,19 @@ def test_how_soon_there_is_something_to_see() -> None:
 
 
 @WITH_DATA
+def test_memory_does_not_grow_with_the_split() -> None:
+    """Resident memory beyond that of the process with its network and data, at most."""
+    grown = {}
+    for samples in (2000, 20_000):
+        contestant = Contestant("resnet20", samples, "knee-bfloat16")
+        grown[samples] = contestant.round()["grown"] / 2**20
+        contestant.close()
+        print(f"\n{samples} samples: {grown[samples]:.0f} MiB more")
+    assert max(grown.values()) < 200
+    assert grown[20_000] - grown[2000] < 50
+
+
+@WITH_DATA
 def test_two_processes_against_one() -> None:
     """The same curves by one process, and by two with half of the units each: wall-clock time.
 
