@@ -157,7 +157,7 @@ def engine(way: str) -> Callable[[Any, Any, list[Any]], dict[str, Any]]:
             "dense": curves.baseline().accuracy,
             "evaluated": curves.evaluated_samples,
             "preview": max(first.values()),
-            "first": max(ready.values()),
+            "first": max(ready.values(), default=0.0),
             "grown": memory("VmHWM") - before,
             "table": table,
         }

@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(1500)]
 
 ROOT = Path(__file__).parents[2]
 MANY = int(os.environ.get("PRUNESCOPE_BENCH_SAMPLES", "4000"))
-NETWORKS = {"resnet18": 64, "lstm": 128, "vit6": 64, "bert12": 32}
+NETWORKS = {"resnet18": 256, "lstm": 1000, "vit6": 128, "bert12": 64}
 SHARE = 4
 """Every so manieth unit of the larger networks: enough for a ratio."""
 WITH_DATA = pytest.mark.skipif(data_folder() is None, reason="PRUNESCOPE_BENCH_DATA is not set")
