@@ -56,12 +56,11 @@ def beside_float32(
     if flow.reason is not None:
         return Arithmetic("float32", flow.reason)
     count = next((look for look in stream.looks if look >= COMPARED), stream.looks[-1])
-    plain, own = None, Whole(flow)
+    sample, _ = load_batch(model, stream.split, 0, min(2, len(stream.split)))
+    plain, own = Whole(Flow(model.module, sample)), Whole(flow)
     narrow, wide = objective.tally(1), objective.tally(1)
     for start, stop in stream.bounds(0, count):
         inputs, labels = load_batch(model, stream.split, start, stop)
-        if plain is None:
-            plain = Whole(Flow(model.module, [tensor[:2] for tensor in inputs]))
         answers = dense.batch(start, stop).answers
         outputs = objective.outputs(own(inputs), labels)
         narrow.judge(outputs.unsqueeze(0), labels, None)

@@ -82,6 +82,16 @@ def test_numbers_have_losses_only() -> None:
     assert found.loss == pytest.approx(found.loss_float32, rel=0.05)
 
 
+def test_a_network_of_one_batch_size_is_compared_too() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 64), nn.ReLU(), nn.Unflatten(0, (4, 2)), nn.Flatten(0, 1))
+    model = trace(nn.Sequential(net, nn.Linear(64, 4)), fixed_batch=8)
+    found = engine_of(model, scene(np.zeros(SAMPLES, np.int64))).arithmetic()
+    assert found is not None
+    assert found.answers == found.samples == SAMPLES
+    assert found.loss == pytest.approx(found.loss_float32, rel=0.05)
+
+
 def test_float32_has_nothing_to_compare() -> None:
     split = scene(np.zeros(SAMPLES, np.int64))
     assert engine_of(network(), split, "float32").arithmetic() is None
