@@ -10,14 +10,15 @@ COMPUTING := tests/unit tests/matrix tests/attacks
 SERVING := tests/contract tests/integration tests/browser
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop serve test lint types imports unit contract integration browser crash \
+.PHONY: help demo demo-stop serve test lint types imports unit contract integration browser slow crash \
 	attacks matrix matrix-table benchmark benchmark-matrix bubblewrap chromium screenshots lock clean
 
 help:
 	@echo "make demo        sample network, analysed, in the browser: prints one link"
 	@echo "make demo-stop   stop its server (everything it holds stays)"
-	@echo "make test        everything the tests need, and all of them but make crash"
-	@echo "make crash       the slow ones, which kill real processes"
+	@echo "make test        everything the tests need, and all of them but the next two"
+	@echo "make slow        every kind of network and data the whole way, the command line"
+	@echo "make crash       those that kill real processes"
 	@echo "make benchmark   measured ratios against the naive loop"
 	@echo "make benchmark-matrix   the same for every network of the matrix; about half an hour"
 
@@ -73,7 +74,10 @@ bubblewrap:
 
 test: .venv/test chromium bubblewrap lint types imports
 	OMP_NUM_THREADS=1 $(PYTEST) $(COMPUTING) -m "not benchmark" -n 2 --dist worksteal
-	$(PYTEST) $(SERVING) -m "not benchmark"
+	$(PYTEST) $(SERVING) -m "not benchmark and not slow"
+
+slow: .venv/test chromium bubblewrap
+	$(PYTEST) $(SERVING) -m slow
 
 lint: .venv/test
 	$(BIN)/ruff check .

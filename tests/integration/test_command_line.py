@@ -15,6 +15,8 @@ import pytest
 from tests.support.live import LiveServer
 from worker.sandbox.isolation import missing
 
+pytestmark = pytest.mark.slow
+
 
 def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     clean = {k: v for k, v in os.environ.items() if not k.startswith("PRUNESCOPE_")}

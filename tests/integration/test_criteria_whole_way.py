@@ -15,6 +15,8 @@ from tests.support.live import LiveServer, finished
 from tests.support.sample import Sample
 from worker.sample import DigitsNet
 
+pytestmark = pytest.mark.slow
+
 CRITERIA = ["magnitude", "taylor", "wanda", "sparsegpt-update", "bn-scale"]
 UNIT, LEVEL = "block1.second.conv.weight", 0.8
 

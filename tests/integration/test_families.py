@@ -24,6 +24,8 @@ from torch.nn import functional
 from app.client import Client
 from tests.support.live import LiveServer, finished
 
+pytestmark = pytest.mark.slow
+
 LEVELS = [0.5, 0.9]
 
 

@@ -13,6 +13,8 @@ from tests.support.live import LiveServer, finished
 from tests.support.sample import Sample
 from worker.sample import DigitsNet
 
+pytestmark = pytest.mark.slow
+
 UNIT, LEVEL = "block1.second.conv.weight", 0.9
 
 
