@@ -105,7 +105,7 @@ def test_curves_get_sharper_in_place_until_they_are_exact(
     for (unit, sparsity), point in after.items():
         old = before[unit, sparsity]
         if unit == UNIT:
-            half = max(point["drop_high"] - point["drop"], point["drop"] - point["drop_low"])
+            half = (point["drop_high"] - point["drop_low"]) / 2
             assert point["whole"] or half <= 0.004
             assert point["samples"] >= old["samples"]
         else:
