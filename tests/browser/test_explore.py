@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from app.domain.prediction import UnitFacts, curve_point, plan_costs, predict_accuracy
 from app.store import queue
@@ -103,6 +103,35 @@ def test_stopping_keeps_what_is_measured_and_continuing_asks_again(page: Page, s
         queue.fail(session, lease, {"code": "x", "message": "It <b>broke</b>.", "hint": "Do that."})
     expect(page.locator("#run-problem")).to_contain_text("It <b>broke</b>. Do that.")
     expect(page.get_by_role("button", name="Try again")).to_be_visible()
+
+
+def test_an_answer_that_comes_late_does_not_undo_what_was_told(page: Page, site: Site) -> None:
+    """Events and answers come by two connections: the job may have failed before the answer that it
+    waits again is here."""
+    analysis = start_analysis(site, sparsities=GRID)
+    lease = take_job(site, "analyse")
+    write_baseline(site, lease, "late")
+    with queue.fenced(site.store, lease) as session:
+        queue.fail(session, lease, {"code": "x", "message": "Once.", "hint": ""})
+    page.goto(f"{site.url}/analyses/{analysis['id']}")
+    problem = page.locator("#run-problem")
+    expect(problem).to_contain_text("Once.")
+
+    def late(route: Route) -> None:
+        answer = route.fetch()
+        again = take_job(site, "analyse")
+        with queue.fenced(site.store, again) as session:
+            queue.fail(session, again, {"code": "x", "message": "Twice.", "hint": ""})
+        expect(problem).to_contain_text("Twice.")
+        route.fulfill(response=answer)
+
+    page.route("**/retry", late)
+    with page.expect_response("**/retry"):
+        page.get_by_role("button", name="Try again").click()
+    settle(page)
+    page.wait_for_timeout(200)
+    expect(problem).to_be_visible()
+    expect(problem).to_contain_text("Twice.")
 
 
 def test_the_figures_are_those_of_the_server(page: Page, site: Site) -> None:

@@ -236,7 +236,10 @@ export class Precision {
 
   async send(body) {
     const { store } = this;
-    store.take(await post(`/api/analyses/${store.analysis.id}/sharpen`, body));
+    const before = store.told;
+    const analysis = await post(`/api/analyses/${store.analysis.id}/sharpen`, body);
+    // Events that came meanwhile say more of how it stands.
+    store.take(store.told === before ? analysis : { ...analysis, status: undefined });
   }
 
   async makeExact() {

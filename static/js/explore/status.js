@@ -54,8 +54,8 @@ export class Status {
     const verb = store.paused ? "resume" : "pause";
     button.disabled = true;
     try {
-      const job = await post(`/api/jobs/${store.analysis.job_id}/${verb}`);
-      store.setStatus({ status: job.state, paused: job.paused ?? verb === "pause" });
+      await store.afterwards(post(`/api/jobs/${store.analysis.job_id}/${verb}`), (job) =>
+        store.setStatus({ status: job.state, paused: job.paused ?? verb === "pause" }));
     } catch (error) {
       toastError(error);
     } finally {
@@ -66,8 +66,10 @@ export class Status {
   async act(verb, button) {
     button.disabled = true;
     try {
-      const job = await post(`/api/jobs/${this.store.analysis.job_id}/${verb}`);
-      if (verb === "retry") this.store.setStatus({ status: job.state ?? "queued", error: null });
+      const { store } = this;
+      await store.afterwards(post(`/api/jobs/${store.analysis.job_id}/${verb}`), (job) => {
+        if (verb === "retry") store.setStatus({ status: job.state ?? "queued", error: null });
+      });
     } catch (error) {
       toastError(error);
     } finally {

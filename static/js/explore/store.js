@@ -67,6 +67,8 @@ export class Store {
     this.cells = analysis.cells ?? null;
     this.goals = analysis.goals ?? [];
     this.paused = analysis.paused === true;
+    /** How often the status was said, by events and answers. */
+    this.told = 0;
 
     /** @type {Map<number, object>} plans of this analysis by id */
     this.plans = new Map();
@@ -261,8 +263,22 @@ export class Store {
   }
 
   /** Parts of the analysis or of a `status` event; what is not said stays as it is. */
+  /**
+   * What a request answers, unless events have said more by the time that it is here: they come by
+   * another connection.
+   * @template T
+   * @param {Promise<T>} answer
+   * @param {(answer: T) => void} take
+   */
+  async afterwards(answer, take) {
+    const before = this.told;
+    const said = await answer;
+    if (this.told === before) take(said);
+  }
+
   setStatus({ status, error, progress, cells, goals, paused, job_id: job }) {
     if (status) {
+      this.told += 1;
       this.status = status;
       this.error = error ?? null;
     }
