@@ -181,13 +181,13 @@ def test_how_soon_there_is_something_to_see() -> None:
 def test_memory_does_not_grow_with_the_split() -> None:
     """Resident memory beyond that of the process with its network and data, at most."""
     grown = {}
-    for samples in (2000, 20_000):
+    for samples in (2000, 10_000):
         contestant = Contestant("resnet20", samples, "knee-bfloat16")
         grown[samples] = contestant.round()["grown"] / 2**20
         contestant.close()
         print(f"\n{samples} samples: {grown[samples]:.0f} MiB more")
     assert max(grown.values()) < 200
-    assert grown[20_000] - grown[2000] < 50
+    assert grown[10_000] - grown[2000] < 50
 
 
 @WITH_DATA
@@ -197,9 +197,9 @@ def test_two_processes_against_one() -> None:
     Beside them one process with two threads: that a worker computes in processes of one thread each
     rests on this comparison.
     """
-    alone = Contestant("resnet20", 512, "exact")
-    threaded = Contestant("resnet20", 512, "exact", 0, 1, 2)
-    pair = [Contestant("resnet20", 512, "exact", part, 2) for part in range(2)]
+    alone = Contestant("resnet20", 256, "exact")
+    threaded = Contestant("resnet20", 256, "exact", 0, 1, 2)
+    pair = [Contestant("resnet20", 256, "exact", part, 2) for part in range(2)]
     ratios, threads = [], []
     for _ in range(2):
         one = alone.round()
