@@ -16,7 +16,13 @@ from app.domain.goals import Goals
 from app.domain.levels import LEVEL_SCALE, removed_count, to_sparsity
 from app.domain.metrics import Kind
 from app.domain.point_facts import Dense, PointFacts, estimated, whole_drop
-from worker.tasks.outcomes import OutcomeFacts, check_classes, check_members, outcome_of
+from worker.tasks.outcomes import (
+    OutcomeFacts,
+    check_apart,
+    check_classes,
+    check_members,
+    outcome_of,
+)
 from worker.tasks.reports import (
     BaselineSaid,
     Figures,
@@ -149,6 +155,9 @@ class CurveReader:
         if outcome is not None:
             require(outcome.state is None or strata is not None, "samples of no strata")
             check_members(outcome.state, () if strata is None else strata.sizes)
+        if strata is not None and strata.apart:
+            require(said.kind == Kind.SINGLE_LABEL, "samples of several answers apart")
+            check_apart(outcome, samples)
         arithmetic = None
         if said.arithmetic is not None:
             said.arithmetic.check(samples)

@@ -75,6 +75,16 @@ def check_members(state: bytes | None, sizes: Sequence[int]) -> None:
     require(counted == list(sizes), "samples of other strata")
 
 
+def check_apart(outcome: OutcomeFacts | None, samples: int) -> None:
+    """Raises ChildMalformed unless stratum 0 has exactly the samples that are answered wrong."""
+    if outcome is None or outcome.hits is None or outcome.state is None:
+        return
+    members = np.frombuffer(inflated(outcome.state, samples + 1), dtype=np.uint8)
+    packed = np.frombuffer(inflated(outcome.hits, samples // 8 + 2), dtype=np.uint8)
+    right = np.unpackbits(packed, count=samples).astype(bool)
+    require(np.array_equal(members == 0, ~right), "other samples than the wrong ones apart")
+
+
 def _classes(said: BaselineSaid | PointSaid) -> dict[str, Any] | None:
     return None if said.by_class is None else said.by_class.model_dump()
 

@@ -186,6 +186,13 @@ def test_a_whole_point_that_can_not_be_is_not_stored(large: Office, change: Chan
     assert large.rows() == {"baseline": 1}
 
 
+def moved(said: Any) -> None:
+    members = STREAM.astype(np.uint8)
+    members[np.flatnonzero(members == 1)[0]] = 0
+    said["members"] = text_of(members.tobytes())
+    said["strata"]["sizes"] = [126, 124, *[125] * 6]
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -199,6 +206,9 @@ def test_a_whole_point_that_can_not_be_is_not_stored(large: Office, change: Chan
         put("strata", "scale", float("inf")),
         put("strata", "score", "luck"),
         put("strata", "sizes", [124, 126, *[125] * 6]),
+        # As many samples apart as are wrong, but others; and one more than are wrong.
+        put("members", text_of(np.roll(STREAM, 1).astype(np.uint8).tobytes())),
+        moved,
         put("strata", None),
         put("arithmetic", {}),
         put("arithmetic", {**BFLOAT16, "used": "int4"}),
