@@ -416,7 +416,7 @@ class CurveEngine(SensitivityEngine):
     ) -> None:
         rows = self._first_rows()
         members = np.zeros(self._samples, dtype=np.intp)
-        strata = Strata((self._samples, *[0] * 7))
+        strata = Strata((self._samples, *[0] * (STRATA - 1)))
         with self._running():
             flow = self._compiled()
             stream = Stream.of(
