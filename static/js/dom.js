@@ -44,16 +44,24 @@ export function icon(name) {
 export const $ = (selector, root = document) => root.querySelector(selector);
 export const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
 
+/** What a row is about: names of buttons repeat from row to row, these don't. */
+const ROWS = ["data-job", "data-analysis", "data-model"];
+/** `data-does` is the same on a button and on the one that takes its place (pause, resume). */
+const NAMES = ["data-does", "aria-label", "href", "id"];
+
 /** New content for a live region of the page; what had the focus in there has it afterwards. */
 export function renew(container, ...children) {
   const active = container.contains(document.activeElement) ? document.activeElement : null;
-  const key =
-    active &&
-    ["aria-label", "href", "id"]
-      .map((name) => [name, active.getAttribute(name)])
-      .find(([, value]) => value);
+  const name = active && selector(active, NAMES);
+  const around = active?.closest(ROWS.map((key) => `[${key}]`).join());
+  const row = around && container.contains(around) && selector(around, ROWS);
   container.replaceChildren(...children.flat(Infinity).filter(isChild));
-  if (key) container.querySelector(`[${key[0]}="${CSS.escape(key[1])}"]`)?.focus();
+  if (name) $(row ? `${row} ${name}` : name, container)?.focus();
+}
+
+function selector(element, attributes) {
+  const found = attributes.find((key) => element.getAttribute(key));
+  return found && `[${found}="${CSS.escape(element.getAttribute(found))}"]`;
 }
 
 /** The state that the server put into the page. */

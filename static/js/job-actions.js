@@ -15,8 +15,8 @@ const nameOf = (job) => `${kindName(job.kind)} ${job.label ?? ""}`.trim();
 export function pauseButton(job, after) {
   if (!isOpen(job.state) || (!RESUMABLE.has(job.kind) && !job.paused)) return null;
   return job.paused
-    ? button(`Resume: ${nameOf(job)}`, "play", `/api/jobs/${job.id}/resume`, "In the queue again.", after)
-    : button(`Pause: ${nameOf(job)}`, "pause", `/api/jobs/${job.id}/pause`, "Paused; what is done is kept.", after);
+    ? button("rest", `Resume: ${nameOf(job)}`, "play", `/api/jobs/${job.id}/resume`, "In the queue again.", after)
+    : button("rest", `Pause: ${nameOf(job)}`, "pause", `/api/jobs/${job.id}/pause`, "Paused; what is done is kept.", after);
 }
 
 /** Whose turn is first: three buttons for a job that has not ended, otherwise null. */
@@ -26,16 +26,12 @@ export function priorityButtons(job, after) {
     PRIORITIES.map((priority) => h("button", {
       type: "button", "aria-pressed": String(priority === job.priority),
       "aria-label": `${priority} priority: ${nameOf(job)}`,
-      onclick: async (event) => {
+      onclick: ({ currentTarget }) => {
         if (priority === job.priority) return;
-        event.currentTarget.disabled = true;
-        try {
+        once(currentTarget, async () => {
           await post(`/api/jobs/${job.id}/priority`, { priority });
           await after();
-        } catch (error) {
-          toastError(error);
-          event.target.disabled = false;
-        }
+        });
       },
     }, priority)));
   return group;
@@ -45,9 +41,10 @@ export function priorityButtons(job, after) {
 export function jobButton(job, after) {
   const what = nameOf(job);
   if (isOpen(job.state))
-    return button(`Cancel: ${what}`, "x", `/api/jobs/${job.id}/cancel`, "Cancelling.", after);
+    return button("run", `Cancel: ${what}`, "x", `/api/jobs/${job.id}/cancel`, "Cancelling.", after);
   if (job.state === "failed" || job.state === "cancelled") {
     return button(
+      "run",
       `Try again: ${what}`,
       "retry",
       `/api/jobs/${job.id}/retry`,
@@ -58,27 +55,34 @@ export function jobButton(job, after) {
   return null;
 }
 
-function button(label, glyph, path, done, after) {
-  const element = h(
+function button(does, label, glyph, path, done, after) {
+  return h(
     "button",
     {
       class: "btn ghost icon small",
       type: "button",
+      dataset: { does },
       "aria-label": label,
       title: label.split(":")[0],
-      onclick: async () => {
-        element.disabled = true;
-        try {
+      onclick: ({ currentTarget }) =>
+        once(currentTarget, async () => {
           await post(path);
           toast(done);
           await after();
-        } catch (error) {
-          toastError(error);
-          element.disabled = false;
-        }
-      },
+        }),
     },
     icon(glyph),
   );
-  return element;
+}
+
+/** Does what a button asks for, once; `disabled` would take the keyboard's place away meanwhile. */
+async function once(button, action) {
+  if (button.ariaDisabled) return;
+  button.ariaDisabled = "true";
+  try {
+    await action();
+  } catch (error) {
+    toastError(error);
+  }
+  button.ariaDisabled = null;
 }

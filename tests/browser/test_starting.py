@@ -155,9 +155,53 @@ def test_jobs_can_be_paused_resumed_and_preferred(page: Page, stage: Stage) -> N
     page.get_by_label("Resume: Analysis resnet20").click()
     row = page.locator("tr[data-job='8']")
     expect(row.get_by_role("button", name="normal")).to_have_attribute("aria-pressed", "true")
-    stage.show("/jobs", "jobs.html", jobs_state(jobs[0], jobs[1] | {"priority": "high"}))
+    preferred = jobs_state(jobs[0], jobs[1] | {"priority": "high"})
+    stage.answers["/api/jobs/8/priority"] = lambda _: stage.show("/jobs", "jobs.html", preferred)
     row.get_by_role("button", name="high").focus()
     page.keyboard.press("Enter")
     expect(row.get_by_role("button", name="high")).to_have_attribute("aria-pressed", "true")
     assert stage.posted("/api/jobs/8/priority") == [{"priority": "high"}]
     assert len(stage.posted("/api/jobs/9/pause")) == len(stage.posted("/api/jobs/8/resume")) == 1
+
+
+def looked_again(page: Page, times: int = 1) -> None:
+    """The page has fetched its own state and shown it."""
+    for _ in range(times):
+        with page.expect_response(lambda response: response.url.endswith("/jobs")):
+            pass
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+
+
+def test_the_keyboard_stays_on_its_own_job_among_others_of_the_same_name(
+    page: Page, stage: Stage
+) -> None:
+    stage.show("/jobs", "jobs.html", jobs_state(job(9), job(8), job(7)))
+    for path in ("8/priority", "8/pause", "8/cancel"):
+        stage.answers[f"/api/jobs/{path}"] = {}
+    page.goto(f"{stage.url}/jobs")
+    row = page.locator("tr[data-job='8']")
+    for name, path in (("high", "priority"), ("Pause", "pause"), ("Cancel", "cancel")):
+        row.get_by_role("button", name=name).focus()
+        looked_again(page, times=2)
+        expect(row.get_by_role("button", name=name)).to_be_focused()
+        page.keyboard.press("Enter")
+        looked_again(page)
+        # What was pressed did its work; the next key still goes to the same row.
+        expect(row.get_by_role("button", name=name)).to_be_focused()
+        assert len(stage.posted(f"/api/jobs/8/{path}")) == 1
+
+
+def test_a_paused_jobs_button_takes_the_focus_of_the_one_it_replaces(
+    page: Page, stage: Stage
+) -> None:
+    stage.show("/jobs", "jobs.html", jobs_state(job(9), job(8)))
+    stage.answers |= {"/api/jobs/8/pause": {}, "/api/jobs/8/resume": {}}
+    page.goto(f"{stage.url}/jobs")
+    row = page.locator("tr[data-job='8']")
+    row.get_by_role("button", name="Pause").focus()
+    stage.show("/jobs", "jobs.html", jobs_state(job(9), job(8, state="queued", paused=True)))
+    page.keyboard.press("Enter")
+    expect(row.get_by_role("button", name="Resume")).to_be_focused()
+    page.keyboard.press("Enter")
+    looked_again(page)
+    assert len(stage.posted("/api/jobs/8/resume")) == 1
