@@ -16,7 +16,7 @@ from tests.browser.many_digits import TUNE, write_dead, write_many
 from tests.support.live import LiveServer, finished, live_server, until
 from tests.support.sample import Sample
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 UNIT = "block2.first.conv.weight"
 DEAD = "block1.second.conv.weight"

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
 from app.client import export
 from tests.support.live import LiveServer, finished, until
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_measurement_does_not_wait_for_a_long_analysis(

@@ -112,6 +112,7 @@ def test_wrong_use_is_two_and_failure_is_one(tmp_path: Path, sample) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_analyse_writes_what_the_server_would_say(
     tmp_path: Path, sample, server: LiveServer
 ) -> None:

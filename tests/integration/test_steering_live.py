@@ -15,6 +15,8 @@ from torch import nn
 from app.client import Client, export
 from tests.support.live import LiveServer, live_server, until
 
+pytestmark = pytest.mark.slow
+
 
 class Slow(nn.Module):
     """Enough work that a pause falls into the middle of it."""

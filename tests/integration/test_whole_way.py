@@ -187,6 +187,7 @@ def test_the_recipe_says_what_was_done(client: Client, plan: dict, analysis: dic
     assert recipe["result"]["measured"][0]["accuracy"] == plan["measurements"][0]["accuracy"]
 
 
+@pytest.mark.slow
 def test_retraining_wins_back_and_the_file_keeps_its_zeros(
     client: Client, plan: dict, analysis: dict, sample: Sample
 ):

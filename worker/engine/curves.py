@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,16 +21,17 @@ from app.domain.adaptive import Strata, Sums
 from app.domain.errors import InvalidInput
 from app.domain.levels import coarse_to_fine
 from app.domain.metrics import Kind
-from app.domain.stream_order import PREVIEW, STRATA, first_samples, random_order
+from app.domain.stream_order import PREVIEW
 from worker.engine.arithmetic import Arithmetic, beside_float32
 from worker.engine.calibration_pass import CalibrationPass, PrunedCell
 from worker.engine.cell_run import Bits, CellRun
 from worker.engine.curve_pulse import CurvePulse
 from worker.engine.dense_seen import DenseSeen
 from worker.engine.evaluation import paired_with_itself
-from worker.engine.objectives import Evaluation, Judged, SingleLabel
+from worker.engine.objectives import Evaluation, Judged
 from worker.engine.passes import Pass, Whole, pass_length
 from worker.engine.pulse import Pulse
+from worker.engine.sample_order import SampleOrder
 from worker.engine.sensitivity import Cell, SensitivityEngine
 from worker.engine.stream import DenseStream, Stream, sizes_of
 from worker.engine.watch import Watch, sums_of_preview
@@ -69,7 +71,6 @@ class CurveEngine(SensitivityEngine):
         super().__init__(*args, **options)
         self._at_random = at_random
         self._stream: Stream | None = None
-        self._first: np.ndarray | None = None
         self._dense_stream: DenseStream | None = None
         self._seen: DenseSeen
         self._arithmetic: Arithmetic | None = None
@@ -90,7 +91,7 @@ class CurveEngine(SensitivityEngine):
         """The order of the samples; the dense network is run for it once. Raises InputMismatch."""
         if self._stream is None:
             self.predictions()
-            self._stream = self._make_stream()
+            self._stream = self._order.of_split(self._seen)
             with self._running():
                 flow = self._compiled()
                 self._dense_stream = DenseStream(
@@ -98,6 +99,13 @@ class CurveEngine(SensitivityEngine):
                 )
             self._seen.forget()
         return self._stream
+
+    @cached_property
+    def _order(self) -> SampleOrder:
+        return SampleOrder(
+            self._split, self.objective, self._samples, self._seed, self.batch_size,
+            self._model.fixed_batch, self._at_random,
+        )  # fmt: skip
 
     @property
     def strata(self) -> Strata:
@@ -199,7 +207,7 @@ class CurveEngine(SensitivityEngine):
         self.prepare(list(dict.fromkeys(run.criterion for run in search.runs())), should_stop)
         # Batch norms re-estimated for each cell cost more than a preview is worth.
         early = preview and self._dense is None and not self._recalibrated
-        if early and self._samples > 2 * PREVIEW and len(self._first_rows()) < self._samples:
+        if early and self._samples > 2 * PREVIEW and len(self._order.first) < self._samples:
             fresh = [run for run in search.runs() if run.removed and run.seen == 0]
             self._preview(fresh, on_finding, pulse)
         self.predictions(should_stop)
@@ -364,76 +372,19 @@ class CurveEngine(SensitivityEngine):
     def _scale(self) -> float:
         return self._stream.strata.scale if self._stream is not None else self._first_scale
 
-    def _make_stream(self) -> Stream:
-        members = self._seen.members()
-        strata = Strata(
-            sizes_of(members),
-            scale=self._samples / max(1.0, self._seen.answers),
-            score=self._score,
-            loss_scale=self._loss_scale(),
-            apart=self._seen.apart,
-        )
-        return Stream.of(
-            self._split,
-            members,
-            strata,
-            seed=self._seed,
-            first=self._first_rows(),
-            batch_size=self.batch_size,
-            fixed_batch=self._model.fixed_batch,
-            at_random=self._at_random,
-        )
-
-    def _loss_scale(self) -> float:
-        """1 / variance of a regression's labels, so that drops are of R²; else 1."""
-        if self.objective.kind is not Kind.REGRESSION:
-            return 1.0
-        total = squares = count = 0.0
-        for start, stop in self._bounds:
-            values = self._split.labels[start:stop].astype(np.float64)
-            total, squares = total + values.sum(), squares + (values * values).sum()
-            count += values.size
-        variance = squares / count - (total / count) ** 2
-        return 1.0 / variance if variance > 0 else 1.0
-
     # The preview, before anything is known of the split.
-
-    def _first_rows(self) -> np.ndarray:
-        if self._first is None:
-            fixed = self._model.fixed_batch or 1
-            count = min(self._samples, -(-PREVIEW // fixed) * fixed)
-            if self._at_random:
-                self._first = random_order(self._samples, self._seed)[:count]
-                return self._first
-            labels = None
-            if isinstance(self.objective, SingleLabel):
-                labels = np.asarray(self._split.labels)
-            self._first = first_samples(labels, self._samples, count, self._seed)
-        return self._first
 
     def _preview(
         self, runs: Sequence[CellRun], on_finding: Callable[[Finding], None], pulse: Pulse
     ) -> None:
-        rows = self._first_rows()
-        members = np.zeros(self._samples, dtype=np.intp)
-        strata = Strata((self._samples, *[0] * (STRATA - 1)))
         with self._running():
             flow = self._compiled()
-            stream = Stream.of(
-                self._split,
-                members,
-                strata,
-                seed=self._seed,
-                first=rows,
-                batch_size=self.batch_size,
-                fixed_batch=self._model.fixed_batch,
-                at_random=self._at_random,
-            )
+            stream = self._order.of_preview()
             dense = DenseStream(self._model, stream, self.objective, Whole(flow), self._near_ties())
-            bounds = stream.bounds(0, len(rows))
+            bounds = stream.bounds(0, len(self._order.first))
             self._seconds = [0.0] * flow.count
             self.preview_dense = self._preview_dense(dense, bounds)
-            self._first_scale = len(rows) / max(1, self.preview_dense.judged)
+            self._first_scale = len(self._order.first) / max(1, self.preview_dense.judged)
         self._dense_stream = dense
         turn = coarse_to_fine([run.cells[0].level for run in runs])
         for level in turn:
@@ -456,16 +407,7 @@ class CurveEngine(SensitivityEngine):
     @property
     def preview_strata(self) -> Strata:
         """What a preview's sums are of: a split in one stratum."""
-        return replace(
-            Strata((self._samples, *[0] * (STRATA - 1)), scale=self._first_scale),
-            score=self._score,
-            loss_scale=self._loss_scale(),
-        )
-
-    @property
-    def _score(self) -> str:
-        kind = self.objective.kind
-        return "loss" if kind in (Kind.REGRESSION, Kind.LANGUAGE_MODELLING) else "answers"
+        return self._order.preview_strata(self._first_scale)
 
     def _rebin(self, run: CellRun, stream: Stream) -> None:
         """Put a preview's samples into their strata, now that these are known."""

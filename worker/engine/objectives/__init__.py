@@ -17,7 +17,7 @@ from worker.engine.objectives.labels import MultiLabel
 from worker.engine.objectives.numbers import Regression
 from worker.engine.objectives.positions import Positions
 from worker.engine.objectives.single import SingleLabel
-from worker.engine.objectives.states import State, merged
+from worker.engine.objectives.states import State
 
 __all__ = [
     "IGNORED",
@@ -38,6 +38,5 @@ __all__ = [
     "choose",
     "first_tensor",
     "label_facts",
-    "merged",
     "objective_for",
 ]

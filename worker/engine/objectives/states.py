@@ -1,4 +1,4 @@
-"""The sums of a tally as small arrays: kept, added to those of other samples, gone on with."""
+"""The sums of a tally as small arrays: kept, and gone on with."""
 
 from __future__ import annotations
 
@@ -14,26 +14,6 @@ State = Mapping[str, np.ndarray[Any, Any]]
 
 Numbers add up over samples. Booleans say what is true of one of the samples, hence of all together.
 """
-
-
-def merged(a: State, b: State) -> dict[str, np.ndarray[Any, Any]]:
-    """The state of one network over two sets of samples, out of those over each.
-
-    Associative and commutative, exactly for counts and flags, to rounding for sums of floats: those
-    of batches merged one after the other, in their order, have the bits of a tally of all batches.
-    The state of no samples changes nothing. Raises InvalidInput for states of two kinds of task.
-    """
-    if a.keys() != b.keys():
-        raise _foreign()
-    whole: dict[str, np.ndarray[Any, Any]] = {}
-    for name, one in a.items():
-        one, other = np.asarray(one), np.asarray(b[name])
-        if one.shape != other.shape:
-            raise _foreign()
-        with np.errstate(all="ignore"):
-            both = one | other if one.dtype == np.bool_ else one + other
-        whole[name] = np.asarray(both)
-    return whole
 
 
 class RowSums:

@@ -1,10 +1,9 @@
-"""The sums of a tally: kept, merged over parts of a split, and gone on with."""
+"""The sums of a tally: kept, and gone on with."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import reduce
-from itertools import pairwise
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 
 from app.domain.errors import InvalidInput
 from tests.unit.engine.objectives.drawn import OBJECTIVES, all_figures, draw, figures
-from worker.engine.objectives import SingleLabel, State, merged
+from worker.engine.objectives import SingleLabel, State
 
 LIMITED = settings(max_examples=60, deadline=None)
 NAMES = st.sampled_from(sorted(OBJECTIVES))
@@ -28,14 +27,10 @@ def cut(sizes: list[int]) -> list[slice]:
     return [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
 
 
-def same(a: State, b: State, exactly: bool = True) -> None:
-    """Counts and flags are the same, floats too or to rounding."""
+def same(a: State, b: State) -> None:
     assert a.keys() == b.keys()
     for name, one in a.items():
-        if exactly or one.dtype.kind != "f":
-            np.testing.assert_array_equal(one, b[name], name)
-        else:
-            np.testing.assert_allclose(one, b[name], rtol=1e-12, err_msg=name)
+        np.testing.assert_array_equal(one, b[name], name)
         assert one.dtype == b[name].dtype, name
 
 
@@ -57,41 +52,6 @@ def test_a_tally_goes_on_bit_for_bit(
 
 
 @LIMITED
-@given(NAMES, SEEDS, SIZES, st.booleans())
-def test_batches_merged_in_their_order_are_the_tally_of_all(
-    name: str, seed: int, sizes: list[int], nan: bool
-) -> None:
-    batches = cut(sizes)
-    drawn = draw(OBJECTIVES[name], seed, sum(sizes), nan=nan)
-    whole = drawn.tally(batches)
-    parts = [drawn.tally([own]) for own in batches]
-    states = [reduce(merged, [part.state(row) for part in parts]) for row in range(drawn.rows)]
-    for row, state in enumerate(states):
-        same(state, whole.state(row))
-    restored = drawn.objective.restore(states)
-    assert all_figures(restored, drawn.rows) == all_figures(whole, drawn.rows)
-
-
-@LIMITED
-@given(NAMES, SEEDS, SIZES, SIZES, SIZES, st.booleans())
-def test_merging_is_associative_and_commutative(
-    name: str, seed: int, one: list[int], two: list[int], three: list[int], nan: bool
-) -> None:
-    batches = cut(one + two + three)
-    drawn = draw(OBJECTIVES[name], seed, batches[-1].stop, nan=nan)
-    ends = np.cumsum([0, len(one), len(two), len(three)]).tolist()
-    tallies = [drawn.tally(batches[a:b]) for a, b in pairwise(ends)]
-    whole = drawn.tally(batches)
-    empty = drawn.objective.tally(1).state(0)
-    for row in range(drawn.rows):
-        a, b, c = (tally.state(row) for tally in tallies)
-        same(merged(a, b), merged(b, a))
-        same(merged(a, empty), a)
-        same(merged(merged(a, b), c), merged(a, merged(b, c)), exactly=False)
-        same(merged(merged(a, b), c), whole.state(row), exactly=False)
-
-
-@LIMITED
 @given(NAMES, SEEDS, st.lists(st.integers(0, 20), min_size=1, max_size=4))
 def test_rows_may_have_seen_different_samples(name: str, seed: int, counts: list[int]) -> None:
     drawn = draw(OBJECTIVES[name], seed, 20, rows=len(counts))
@@ -105,10 +65,11 @@ def test_rows_may_have_seen_different_samples(name: str, seed: int, counts: list
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_one_batch_without_a_dense_network_leaves_no_comparison(name: str) -> None:
     drawn = draw(OBJECTIVES[name], 1, 8)
-    with_it = drawn.tally([slice(0, 4)]).state(0)
-    without = drawn.tally([slice(4, 8)], referenced=False, paired=False).state(0)
-    for state in (merged(with_it, without), merged(without, with_it)):
-        found = drawn.objective.restore([state]).evaluation(0)
+    known, unknown = {}, {"referenced": False, "paired": False}
+    for first, then in ((known, unknown), (unknown, known)):
+        kept = drawn.tally([slice(0, 4)], **first).state(0)
+        one = replace(drawn, outputs=drawn.outputs[:1])
+        found = one.feed(one.objective.restore([kept]), [slice(4, 8)], **then).evaluation(0)
         assert (found.flips, found.lost, found.gained, found.kl) == (None, None, None, None)
         assert found.samples == 8
 
@@ -131,8 +92,6 @@ def test_the_sums_of_another_kind_are_refused() -> None:
         name: objective.tally(1).state(0) for name, objective in OBJECTIVES.items()
     }
     for one, other in (("single-12", "labels-6"), ("single-3", "single-12"), ("number", "words")):
-        with pytest.raises(InvalidInput, match="another kind"):
-            merged(of[one], of[other])
         with pytest.raises(InvalidInput, match="another kind"):
             OBJECTIVES[one].restore([of[other]])
     with pytest.raises(InvalidInput, match="another kind"):
