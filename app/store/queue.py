@@ -18,12 +18,12 @@ from sqlalchemy import ColumnElement, Select, func, select, update
 from sqlalchemy.orm import Session, aliased
 
 from app.domain.errors import Conflict, LeaseLost, NotFound
-from app.domain.words import JobKind, JobState, Status
+from app.domain.words import JobKind, JobState
 from app.store.clock import now
-from app.store.events import publish
+from app.store.job_states import announce, end, requeue, revive
 from app.store.paging import Page, paged
 from app.store.store import Store
-from app.store.tables import Dataset, Job, Model
+from app.store.tables import Job
 
 DEFAULT_LEASE_SECONDS = 60.0
 MAX_ATTEMPTS = 3
@@ -222,9 +222,9 @@ def finish(session: Session, lease: Lease) -> None:
     job = _held(session, lease)
     if job.payload != lease.payload:
         job.attempt = 0
-        _requeue(session, job)
+        requeue(session, job)
     else:
-        _end(session, job, JobState.DONE)
+        end(session, job, JobState.DONE)
 
 
 def fail(session: Session, lease: Lease, error: dict[str, Any]) -> None:
@@ -232,7 +232,7 @@ def fail(session: Session, lease: Lease, error: dict[str, Any]) -> None:
 
     `error` is `{code, message, hint}`.
     """
-    _end(session, _held(session, lease), JobState.FAILED, error)
+    end(session, _held(session, lease), JobState.FAILED, error)
 
 
 def retry_or_fail(
@@ -245,22 +245,22 @@ def retry_or_fail(
     """
     job = _held(session, lease)
     if job.attempt >= min(max_attempts, job.max_attempts) and not job.cancel_requested:
-        _end(session, job, JobState.FAILED, error)
+        end(session, job, JobState.FAILED, error)
         return False
-    _requeue(session, job)
+    requeue(session, job)
     return job.state == JobState.QUEUED
 
 
 def mark_cancelled(session: Session, lease: Lease) -> None:
     """The worker has stopped, as it was asked to. Raises LeaseLost."""
-    _end(session, _held(session, lease), JobState.CANCELLED)
+    end(session, _held(session, lease), JobState.CANCELLED)
 
 
 def release(session: Session, lease: Lease) -> None:
     """Hand the job back unfinished, without spending an attempt. Raises LeaseLost."""
     job = _held(session, lease)
     job.attempt -= 1
-    _requeue(session, job)
+    requeue(session, job)
 
 
 def request_cancel(session: Session, job_id: int) -> Job:
@@ -275,7 +275,7 @@ def request_cancel(session: Session, job_id: int) -> Job:
             "There is nothing left to cancel.",
         )
     if job.state == JobState.QUEUED:
-        _end(session, job, JobState.CANCELLED)
+        end(session, job, JobState.CANCELLED)
     else:
         job.cancel_requested = True
         session.flush()
@@ -321,11 +321,11 @@ def reap(store: Store, *, worker_id: int | None = None) -> int:
                 continue
             reaped += 1
             if job.cancel_requested:
-                _end(session, job, JobState.CANCELLED)
+                end(session, job, JobState.CANCELLED)
             elif job.attempt >= job.max_attempts:
-                _end(session, job, JobState.FAILED, worker_died(job.attempt))
+                end(session, job, JobState.FAILED, worker_died(job.attempt))
             else:
-                _requeue(session, job)
+                requeue(session, job)
     return reaped
 
 
@@ -415,79 +415,3 @@ def locked(session: Session, job_id: int) -> Job:
 
 def _missing(job_id: int) -> NotFound:
     return NotFound(f"There is no job {job_id}.", "It may have been deleted with its subject.")
-
-
-def revive(session: Session, job: Job) -> None:
-    """Queue a job that has ended, as if it had never been tried."""
-    job.attempt = 0
-    job.error = None
-    job.finished_at = None
-    job.started_at = None
-    job.cancel_requested = False
-    job.paused = False
-    job.progress = {**job.progress, "eta": None}
-    _requeue(session, job)
-
-
-def _requeue(session: Session, job: Job) -> None:
-    if job.cancel_requested:
-        _end(session, job, JobState.CANCELLED)
-        return
-    job.state = JobState.QUEUED
-    _drop_lease(job)
-    _settle_subject(session, job)
-    announce(session, job)
-
-
-def _end(session: Session, job: Job, state: JobState, error: dict[str, Any] | None = None) -> None:
-    job.state = state
-    job.error = error
-    job.paused = False
-    job.finished_at = now(session)
-    _drop_lease(job)
-    _settle_subject(session, job)
-    announce(session, job)
-
-
-def _drop_lease(job: Job) -> None:
-    job.lease_token = None
-    job.lease_expires_at = None
-    job.worker = None
-
-
-def _settle_subject(session: Session, job: Job) -> None:
-    """A model or data set is exactly as importing, or as failed, as its import."""
-    kinds: dict[str, type[Model] | type[Dataset]] = {
-        JobKind.IMPORT_MODEL: Model,
-        JobKind.IMPORT_DATASET: Dataset,
-    }
-    table = kinds.get(job.kind)
-    if table is None or job.state == JobState.DONE:
-        return
-    error = job.error
-    if job.state == JobState.CANCELLED:
-        error = {
-            "code": "cancelled",
-            "message": "The import was cancelled.",
-            "hint": "Retry its job, or upload the file again.",
-        }
-    session.execute(
-        update(table)
-        .where(table.id == job.subject_id)
-        .values(
-            status=Status.FAILED if job.state.finished else Status.IMPORTING,
-            error=error,
-            updated_at=now(session),
-        )
-    )
-
-
-def announce(session: Session, job: Job) -> None:
-    """Flush the job and tell its topic how it stands."""
-    session.flush()
-    how = {"error": job.error, "progress": job.progress, "paused": job.paused}
-    if job.kind == JobKind.MEASURE:
-        about = {"job_id": job.id, "kind": job.kind, "plan_id": job.subject_id}
-        publish(session, job.topic, "job", {**about, "state": job.state.value, **how})
-    else:
-        publish(session, job.topic, "status", {"status": job.state.value, **how})

@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 from app.domain.errors import Conflict
 from app.domain.words import JobKind, Priority
 from app.store import queue
+from app.store.job_states import announce, revive
 from app.store.tables import Job
 
 _NUMBERS = {Priority.LOW: -1, Priority.NORMAL: 0, Priority.HIGH: 1}
@@ -35,7 +36,7 @@ def pause(session: Session, job_id: int) -> Job:
     job = _unfinished(session, job_id, "pause")
     if not job.paused:
         job.paused = True
-        queue.announce(session, job)
+        announce(session, job)
     return job
 
 
@@ -44,7 +45,7 @@ def resume(session: Session, job_id: int) -> Job:
     job = _unfinished(session, job_id, "resume")
     if job.paused:
         job.paused = False
-        queue.announce(session, job)
+        announce(session, job)
     return job
 
 
@@ -52,7 +53,7 @@ def set_priority(session: Session, job_id: int, priority: Priority) -> Job:
     """Give a job another turn. Raises as `pause`."""
     job = _unfinished(session, job_id, "put off or prefer")
     job.priority = priority_number(job.kind, priority)
-    queue.announce(session, job)
+    announce(session, job)
     return job
 
 
@@ -65,9 +66,9 @@ def ask_for_more(session: Session, job_id: int) -> Job:
     job = queue.locked(session, job_id)
     job.payload = {**job.payload, ROUND: job.payload.get(ROUND, 0) + 1}
     if job.state.finished:
-        queue.revive(session, job)
+        revive(session, job)
     else:
-        queue.announce(session, job)
+        announce(session, job)
     return job
 
 
