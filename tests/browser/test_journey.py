@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -207,20 +208,18 @@ def test_nothing_is_shown_without_signing_in(page: Page, server: LiveServer) -> 
     expect(page).to_have_url(f"{server.url}/jobs")
 
 
-@pytest.mark.parametrize("width", [390, 1024])
-def test_no_page_scrolls_sideways(
-    page: Page, server: LiveServer, sample: Sample, width: int
-) -> None:
-    page.set_viewport_size({"width": width, "height": 844})
+def test_no_page_scrolls_sideways(page: Page, server: LiveServer, sample: Sample) -> None:
     with server.client() as client:
         analysis = client.push_files(sample.model_path, sample.dataset_path, sparsities=[0.5, 0.9])
         analysis.wait(timeout_seconds=60)
     page.goto(server.link)
-    for path in ("/", f"/analyses/{analysis.id}", "/jobs", "/models/1", "/datasets/1"):
+    pages = ("/", f"/analyses/{analysis.id}", "/jobs", "/models/1", "/datasets/1")
+    for width, path in product((390, 1024), pages):
+        page.set_viewport_size({"width": width, "height": 844})
         page.goto(server.url + path)
         page.wait_for_load_state("load")
         page.wait_for_timeout(300)
         overflow = page.evaluate(
             "document.documentElement.scrollWidth - document.documentElement.clientWidth"
         )
-        assert overflow <= 0, f"{path} is {overflow} px too wide"
+        assert overflow <= 0, f"{path} is {overflow} px too wide at {width} px"
