@@ -17,7 +17,7 @@ help:
 	@echo "make demo        sample network, analysed, in the browser: prints one link"
 	@echo "make demo-stop   stop its server (everything it holds stays)"
 	@echo "make test        everything the tests need, and all of them but the next two"
-	@echo "make slow        every kind of network and data the whole way, pauses, the command line"
+	@echo "make slow        every kind of network and data the whole way, pauses, deaths, the command line"
 	@echo "make crash       those that kill real processes"
 	@echo "make benchmark   measured ratios against the naive loop"
 	@echo "make benchmark-matrix   the same for every network of the matrix; about half an hour"
@@ -73,11 +73,11 @@ bubblewrap:
 	fi
 
 test: .venv/test chromium bubblewrap lint types imports
-	OMP_NUM_THREADS=1 $(PYTEST) $(COMPUTING) -m "not benchmark" -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(PYTEST) $(COMPUTING) -m "not benchmark and not slow" -n 2 --dist worksteal
 	$(PYTEST) $(SERVING) -m "not benchmark and not slow" -n 2 --dist worksteal
 
 slow: .venv/test chromium bubblewrap
-	$(PYTEST) $(SERVING) -m slow -n 2 --dist worksteal
+	$(PYTEST) $(COMPUTING) $(SERVING) -m slow -n 2 --dist worksteal
 
 lint: .venv/test
 	$(BIN)/ruff check .

@@ -13,6 +13,8 @@ from app.domain.errors import InvalidFile, InvalidInput
 from tests.attacks import kit
 from worker.sandbox.walls import Limits, Walls
 
+pytestmark = pytest.mark.slow
+
 ASKED: dict[str, tuple[str, dict[str, Any]]] = {
     "a network of the hub": ("timm:hf-hub:evil/network", {}),
     "a path": ("timm:../../etc/passwd", {}),

@@ -20,6 +20,8 @@ from worker.sandbox import folders
 from worker.sandbox.isolation import LEVELS, available_levels, find_isolation, missing
 from worker.sandbox.walls import Limits, Walls
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(params=LEVELS)
 def fresh(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Walled]:
