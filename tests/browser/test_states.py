@@ -170,3 +170,21 @@ def test_the_same_error_twice_is_one_message(context: BrowserContext, site: Site
         expect(page.locator("#measure")).to_be_enabled()
     expect(page.locator("#toasts .toast")).to_have_count(1)
     expect(page.locator("#toasts")).to_contain_text("Not now.")
+
+
+def test_the_dock_marks_what_is_on_the_screen_after_a_turn_of_the_screen(
+    page: Page, site: Site
+) -> None:
+    page.set_viewport_size({"width": 1280, "height": 844})
+    page.goto(f"{site.url}/analyses/{analysed(site)}")
+    expect(page.locator("#foot-points")).to_contain_text("points")
+    page.set_viewport_size({"width": 390, "height": 844})
+    marked = page.locator(".dock [aria-current]")
+    expect(marked).to_have_text("Chart")
+    for name in ("Layers", "Plan", "Chart"):
+        page.locator(".dock").get_by_role("link", name=name).click()
+        expect(marked).to_have_text(name)
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    expect(marked).to_have_text("Layers")
+    page.evaluate("scrollTo(0, 0)")
+    expect(marked).to_have_text("Chart")

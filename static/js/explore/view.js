@@ -4,6 +4,8 @@ import { $, $$ } from "../dom.js";
 
 /** The heat map under the chart takes what its rows need, at most this share of the panel. */
 const HEAT_SHARE = 0.46;
+/** Of the height of the screen: a section whose top is above this has begun. */
+const MIDDLE = 0.5;
 
 export function wireView(store, { heat }) {
   const panel = $("#v-curves");
@@ -45,16 +47,19 @@ export function wireView(store, { heat }) {
   store.on(["metric"], legends);
   legends();
 
-  // The dock of narrow pages marks the section that is on the screen.
+  // The dock of narrow pages marks the section in the middle of the screen; above all, the first.
   const links = $$(".dock a");
-  const seen = new IntersectionObserver((entries) => {
-    for (const entry of entries) {
-      if (!entry.isIntersecting) continue;
-      for (const link of links) {
-        if (link.hash === `#${entry.target.id}`) link.setAttribute("aria-current", "true");
-        else link.removeAttribute("aria-current");
-      }
+  const mark = () => {
+    const begun = links.filter((link) =>
+      $(link.hash).getBoundingClientRect().top <= window.innerHeight * MIDDLE);
+    const current = begun.at(-1) ?? links[0];
+    for (const link of links) {
+      if (link === current) link.setAttribute("aria-current", "true");
+      else link.removeAttribute("aria-current");
     }
-  }, { rootMargin: "-40% 0px -50% 0px" });
+  };
+  const seen = new IntersectionObserver(mark, {
+    rootMargin: `${-100 * MIDDLE}% 0px ${-100 * (1 - MIDDLE)}% 0px`,
+  });
   for (const link of links) seen.observe($(link.hash));
 }
