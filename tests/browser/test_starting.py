@@ -205,3 +205,14 @@ def test_a_paused_jobs_button_takes_the_focus_of_the_one_it_replaces(
     page.keyboard.press("Enter")
     looked_again(page)
     assert len(stage.posted("/api/jobs/8/resume")) == 1
+
+
+def test_a_second_press_while_the_first_is_under_way_asks_nothing(page: Page, stage: Stage) -> None:
+    stage.show("/jobs", "jobs.html", jobs_state(job(8)))
+    stage.answers |= {"/api/jobs/8/pause": {}, "/api/jobs/8/priority": {}}
+    page.goto(f"{stage.url}/jobs")
+    row = page.locator("tr[data-job='8']")
+    for name, path in (("Pause", "pause"), ("high", "priority")):
+        row.get_by_role("button", name=name).evaluate("(it) => { it.click(); it.click(); }")
+        looked_again(page)
+        assert len(stage.posted(f"/api/jobs/8/{path}")) == 1
